@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(gpt2_cmake_dir "${CMAKE_INSTALL_DATADIR}/cmake/gpt2")
+set(gpt2_pkgconfig_dir "${CMAKE_INSTALL_DATADIR}/pkgconfig")
+
+install(
+    DIRECTORY "${PROJECT_SOURCE_DIR}/include/gpt2"
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+    FILES_MATCHING
+    PATTERN "*.hpp"
+)
+install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/gpt2")
+
+install(TARGETS gpt2 EXPORT gpt2Targets)
+install(EXPORT gpt2Targets NAMESPACE gpt2:: DESTINATION "${gpt2_cmake_dir}")
+configure_package_config_file(
+    "${PROJECT_SOURCE_DIR}/cmake/gpt2Config.cmake.in"
+    "${PROJECT_BINARY_DIR}/gpt2Config.cmake"
+    INSTALL_DESTINATION "${gpt2_cmake_dir}"
+    NO_SET_AND_CHECK_MACRO
+)
+# Before 1.0 a minor version may break the interface. Headers only: any architecture may use them.
+write_basic_package_version_file(
+    "${PROJECT_BINARY_DIR}/gpt2ConfigVersion.cmake"
+    COMPATIBILITY SameMinorVersion
+    ARCH_INDEPENDENT
+)
+install(
+    FILES "${PROJECT_BINARY_DIR}/gpt2Config.cmake" "${PROJECT_BINARY_DIR}/gpt2ConfigVersion.cmake"
+    DESTINATION "${gpt2_cmake_dir}"
+)
+
+# The prefix is given relative to the file itself, so that an installed tree may be moved.
+file(RELATIVE_PATH gpt2_prefix_from_pc "/${gpt2_pkgconfig_dir}" "/")
+string(REGEX REPLACE "/$" "" gpt2_prefix_from_pc "${gpt2_prefix_from_pc}")
+configure_file("${PROJECT_SOURCE_DIR}/cmake/gpt2.pc.in" "${PROJECT_BINARY_DIR}/gpt2.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/gpt2.pc" DESTINATION "${gpt2_pkgconfig_dir}")

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/floating_point.hpp"
+#include "gpt2/generation_config.hpp"
+#include "gpt2/random.hpp"
+#include "gpt2/sampler.hpp"
+#include "gpt2/text_stream.hpp"
+#include "gpt2/tokenizer.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// @file
+/// Generation without a model: what comes in is logits, what goes out is tokens and text. The loop
+/// around it is Session::generate.
+
+namespace gpt2 {
+
+/// What a callback answers.
+enum class Flow { proceed, stop };
+
+/// Why a text ended.
+enum class FinishReason {
+    length,      ///< max_new_tokens were generated
+    eos,         ///< the model ended the text
+    stop_string, ///< one of stop_strings came up
+    callback,    ///< the callback answered Flow::stop
+};
+
+[[nodiscard]] constexpr std::string_view to_string(FinishReason reason) noexcept {
+    switch (reason) {
+    case FinishReason::length:
+        return "length";
+    case FinishReason::eos:
+        return "eos";
+    case FinishReason::stop_string:
+        return "stop_string";
+    case FinishReason::callback:
+        return "callback";
+    }
+    return "unknown";
+}
+
+/// What a callback is told, once for each token. The views are good during the call only.
+struct GeneratedToken {
+    TokenId id;
+    /// What became certain of the text with this token: valid UTF-8, of this token, of earlier ones, or
+    /// empty while a character or a stop string may be incomplete. The last token brings all the rest.
+    std::string_view text;
+    std::string_view bytes;       ///< of this token alone; empty for the EOS that ends the text
+    std::size_t index;            ///< 0 for the first new token
+    std::optional<float> logprob; ///< when asked for
+};
+
+/// Called after each token, in the thread that generates. What it throws ends the generation and
+/// reaches the caller.
+using StreamCallback = std::function<Flow(const GeneratedToken&)>;
+
+/// What generate() returns.
+struct GenerationResult {
+    using Seconds = std::chrono::duration<double>;
+
+    /// Valid UTF-8, without the prompt and the stop string: the texts that the callback was given, in
+    /// one piece. What the bytes of the tokens cannot mean in UTF-8 is U+FFFD.
+    std::string text;
+    /// The exact bytes of the tokens, the EOS that ended the text excepted. A stop string is in it, with
+    /// whatever its last token brought behind it.
+    std::string bytes;
+    std::vector<TokenId> tokens; ///< every generated token, EOS included
+    /// When asked for: natural logarithm of the probability that the model itself gave to each token,
+    /// before any processor; as many as tokens.
+    std::vector<float> logprobs;
+    FinishReason finish_reason = FinishReason::length;
+    std::string stop_string;           ///< the one that ended the text
+    std::optional<std::uint64_t> seed; ///< that gives this text again; none when nothing was drawn
+    std::size_t prompt_tokens = 0;
+
+    Seconds ttft{};  ///< time to first token: from the start of generate() until the first token is known
+    Seconds tpot{};  ///< time per output token after the first, on average; 0 for fewer than two
+    Seconds total{}; ///< from the start of generate() to its end
+};
+
+/// One text in the making. Feed it the logits of the last position; it answers with the token to read
+/// next, until it is done:
+///
+///     Generation generation(...);
+///     logits = forward(prompt)
+///     while (auto token = generation.step(logits)) { logits = forward(*token) }
+///     return std::move(generation).finish();
+///
+/// One caller at a time.
+class Generation {
+public:
+    /// @param model     vocab_size and eos_token_id are used. Tokens that the tokenizer does not know (a
+    ///                  vocabulary padded to a round size) are never chosen.
+    /// @param exp       the vector kernel of the machine
+    /// @param context   all tokens before the text, for the repetition penalty
+    /// @param n_prompt  how many of them are the prompt of this call, for the result
+    /// @throws OptionError as gpt2::validate
+    Generation(const Config& model, Tokenizer tokenizer, ExpShifted exp, GenerationConfig config,
+               StreamCallback callback, std::span<const TokenId> context, std::size_t n_prompt)
+        : start_(Clock::now()), config_(checked(std::move(config), model)), tokenizer_(std::move(tokenizer)),
+          callback_(std::move(callback)), exp_(exp), vocab_size_(model.vocab_size),
+          sampler_(detail::sampler_options(config_), std::min(vocab_size_, tokenizer_.size()), exp),
+          stream_(config_.stop_strings) {
+        if (!config_.ignore_eos) {
+            eos_ = config_.eos_token_id ? config_.eos_token_id : model.eos_token_id;
+        }
+        if (!sampler_.greedy()) {
+            result_.seed = config_.seed ? *config_.seed : fresh_seed();
+        }
+        sampler_.note(context);
+        result_.prompt_tokens = n_prompt;
+        done_ = config_.max_new_tokens == 0;
+    }
+
+    /// True when there is nothing left to do; from the beginning with max_new_tokens = 0.
+    [[nodiscard]] bool done() const noexcept { return done_; }
+
+    /// The tokens so far.
+    [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return result_.tokens; }
+
+    /// Chooses a token and calls the callback.
+    /// @param logits [V] after the last token
+    /// @returns the token, which the model has to read next, or nothing when the text is done
+    /// @throws NumericError if a logit is not finite, and whatever the callback throws
+    [[nodiscard]] std::optional<TokenId> step(std::span<const float> logits) {
+        if (done_) {
+            return std::nullopt;
+        }
+        TokenId token = 0;
+        std::optional<float> logprob;
+        {
+            const FloatingPointScope scope;
+            if (logits.size() != vocab_size_) {
+                throw OptionError(detail::concat("expected ", vocab_size_, " logits, found ", logits.size()));
+            }
+            detail::require_finite(logits);
+            const std::uint64_t draw = result_.tokens.size();
+            const double u = result_.seed ? uniform(*result_.seed, config_.sample, draw) : 0.0;
+            token = sampler_.next(logits.first(std::min(vocab_size_, tokenizer_.size())), u);
+            if (config_.logprobs) {
+                logprob = static_cast<float>(log_softmax(logits, token, exp_, scratch_));
+            }
+        }
+        accept(token, logprob);
+        return done_ ? std::nullopt : std::optional(token);
+    }
+
+    /// The result. Before done() it is that of a text which the caller ended, as a callback would have.
+    [[nodiscard]] GenerationResult finish() && {
+        const auto now = Clock::now();
+        if (!done_) {
+            result_.finish_reason = FinishReason::callback;
+        }
+        result_.stop_string = stream_.stop_string();
+        result_.total = now - start_;
+        const std::size_t n = result_.tokens.size();
+        if (n > 0) {
+            result_.ttft = first_ - start_;
+        }
+        if (n > 1) {
+            result_.tpot = (last_ - first_) / static_cast<double>(n - 1);
+        }
+        return std::move(result_);
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] static GenerationConfig checked(GenerationConfig config, const Config& model) {
+        validate(config, model);
+        return config;
+    }
+
+    void end(FinishReason reason) noexcept {
+        done_ = true;
+        result_.finish_reason = reason;
+    }
+
+    void accept(TokenId token, std::optional<float> logprob) {
+        const bool is_eos = eos_ == token;
+        const std::string_view bytes = is_eos ? std::string_view() : tokenizer_.token_bytes(token);
+        const std::size_t index = result_.tokens.size();
+        sampler_.note({&token, 1});
+        result_.tokens.push_back(token);
+        result_.bytes += bytes;
+        if (logprob) {
+            result_.logprobs.push_back(*logprob);
+        }
+        std::string text = stream_.push(bytes);
+        if (is_eos) {
+            end(FinishReason::eos);
+        } else if (stream_.stopped()) {
+            end(FinishReason::stop_string);
+        } else if (static_cast<std::int64_t>(index) + 1 == config_.max_new_tokens) {
+            end(FinishReason::length);
+        }
+        if (done_) {
+            text += stream_.flush();
+        }
+        result_.text += text;
+        last_ = Clock::now();
+        first_ = index == 0 ? last_ : first_;
+        if (callback_ && callback_({token, text, bytes, index, logprob}) == Flow::stop && !done_) {
+            end(FinishReason::callback);
+        }
+    }
+
+    Clock::time_point start_;
+    Clock::time_point first_{};
+    Clock::time_point last_{};
+    GenerationConfig config_;
+    Tokenizer tokenizer_;
+    StreamCallback callback_;
+    ExpShifted exp_;
+    std::size_t vocab_size_;
+    std::optional<TokenId> eos_;
+    Sampler sampler_;
+    TextStream stream_;
+    GenerationResult result_;
+    std::vector<float> scratch_;
+    bool done_ = false;
+};
+
+} // namespace gpt2

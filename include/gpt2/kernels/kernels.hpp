@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/kernels/isa.hpp"
+#include "gpt2/kernels/panel.hpp"
+#include "gpt2/kernels/simd_avx2.hpp"
+#include "gpt2/kernels/simd_avx512.hpp"
+#include "gpt2/kernels/simd_portable.hpp"
+
+#include <array>
+#include <cstddef>
+
+/// @file
+/// Every kernel as a function pointer, one table per instruction set. The bodies are in the `.inl` files,
+/// written once and compiled here for each level.
+
+namespace gpt2 {
+
+/// The type in which keys and values are stored.
+enum class KvDtype { float32, float16 };
+
+namespace kernels {
+
+/// What happens to an output once its chain of multiply-adds is complete.
+enum class Epilogue {
+    store,     ///< y = x W + b
+    add,       ///< y = y + (x W + b), the residual connection
+    gelu_tanh, ///< y = gelu(x W + b)
+    relu,      ///< y = max(x W + b, 0)
+};
+
+/// y = epilogue(x W + b) for @ref rows rows and a range of panels.
+struct LinearArgs {
+    const float* x = nullptr;          ///< packed by pack_rows(): tiles of `tile` rows, each [K][tile]
+    std::size_t tile = 1;              ///< rows in a tile, one of Kernels::tiles
+    std::size_t rows = 0;              ///< rows to compute; those that fill up the last tile are not stored
+    std::size_t n_inputs = 0;          ///< K
+    std::size_t n_outputs = 0;         ///< N; the last panel may be partly filled
+    const std::byte* panels = nullptr; ///< of the format that the kernel is for, panel 0 first
+    const float* bias = nullptr;       ///< [panels * 32]
+    float* y = nullptr;                ///< row r, output n at y[r * y_stride + n]
+    std::size_t y_stride = 0;
+    Epilogue epilogue = Epilogue::store;
+};
+
+/// One query against the first @ref n_positions keys and values of its head.
+struct AttendArgs {
+    const float* query = nullptr; ///< [D], already divided by sqrt(D)
+    const void* keys = nullptr;   ///< blocks of 16 positions, each [D][16]
+    const void* values = nullptr; ///< [T][padded D]
+    std::size_t head_size = 0;    ///< D
+    std::size_t n_positions = 0;  ///< at least 1
+    float* out = nullptr;         ///< [D]
+    float* scratch = nullptr;     ///< [padded D]
+};
+
+/// The kernels of one instruction set. Every pointer is set; nothing allocates or throws.
+struct Kernels {
+    using Linear = void (*)(const LinearArgs&, std::size_t panel_begin, std::size_t panel_end);
+    using Attend = void (*)(const AttendArgs&);
+
+    Isa isa = Isa::portable;
+    std::array<std::size_t, 5> tiles{}; ///< rows that go through together, ascending; the last is the largest
+    std::array<Linear, 3> linear{};     ///< by WeightType
+    std::array<Attend, 2> attend{};     ///< by KvDtype
+    /// y = (x - mean) / sqrt(variance + epsilon) * gain + bias over n values
+    void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, std::size_t n,
+                       float* y) = nullptr;
+    /// out = exp(x - shift) over n values; results below 2^-126 are 0
+    void (*exp_shifted)(const float* x, float shift, float* out, std::size_t n) = nullptr;
+    /// the Epilogue::gelu_tanh function over n values
+    void (*gelu_tanh)(const float* x, float* out, std::size_t n) = nullptr;
+
+    /// The tile that holds @p rows rows at once, or the largest there is.
+    [[nodiscard]] std::size_t tile_for(std::size_t rows) const noexcept {
+        for (const std::size_t tile : tiles) {
+            if (tile >= rows) {
+                return tile;
+            }
+        }
+        return tiles.back();
+    }
+};
+
+} // namespace kernels
+} // namespace gpt2
+
+#define GPT2_LEVEL portable
+#define GPT2_TARGET
+#include "gpt2/kernels/level.inl"
+#undef GPT2_TARGET
+#undef GPT2_LEVEL
+
+#if GPT2_X86
+#define GPT2_LEVEL avx2
+#define GPT2_TARGET GPT2_TARGET_AVX2
+#include "gpt2/kernels/level.inl"
+#undef GPT2_TARGET
+#undef GPT2_LEVEL
+
+#define GPT2_LEVEL avx512
+#define GPT2_TARGET GPT2_TARGET_AVX512
+#include "gpt2/kernels/level.inl"
+#undef GPT2_TARGET
+#undef GPT2_LEVEL
+#endif
+
+namespace gpt2::kernels {
+
+/// The table of @p isa, which the machine must support (choose_isa() makes sure).
+[[nodiscard]] inline const Kernels& kernels_for([[maybe_unused]] Isa isa) noexcept {
+#if GPT2_X86
+    if (isa == Isa::avx512) {
+        return avx512::Table<>::kernels;
+    }
+    if (isa == Isa::avx2) {
+        return avx2::Table<>::kernels;
+    }
+#endif
+    return portable::Table<>::kernels;
+}
+
+} // namespace gpt2::kernels

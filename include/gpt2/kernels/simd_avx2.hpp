@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/float16.hpp"
+#include "gpt2/kernels/isa.hpp"
+
+#include <cstddef>
+#include <cstring>
+
+#if GPT2_X86
+
+#include <immintrin.h>
+
+#define GPT2_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define GPT2_INLINE inline __attribute__((always_inline)) GPT2_TARGET_AVX2
+
+/// @file
+/// The vector interface, AVX2 level: sixteen floats in two registers. simd_portable.hpp describes the
+/// interface; all levels give the same bits for the same operation.
+
+namespace gpt2::kernels::avx2 {
+
+struct F32x16 {
+    __m256 lo, hi;
+};
+
+GPT2_INLINE F32x16 zero() {
+    return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+GPT2_INLINE F32x16 broadcast(float x) {
+    return {_mm256_set1_ps(x), _mm256_set1_ps(x)};
+}
+GPT2_INLINE F32x16 load(const float* p) {
+    return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)};
+}
+GPT2_INLINE F32x16 load(const half* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))),
+            _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 8)))};
+}
+GPT2_INLINE F32x16 load_partial(const float* p, std::size_t n) {
+    alignas(32) float buffer[16] = {};
+    std::memcpy(buffer, p, n * sizeof(float));
+    return load(buffer);
+}
+GPT2_INLINE void load_pair(const bfloat16* p, F32x16& a, F32x16& b) {
+    const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    const __m256i lo = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m256i hi = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 16));
+    a.lo = _mm256_castsi256_ps(_mm256_slli_epi32(lo, 16));
+    a.hi = _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16));
+    b.lo = _mm256_castsi256_ps(_mm256_and_si256(lo, mask));
+    b.hi = _mm256_castsi256_ps(_mm256_and_si256(hi, mask));
+}
+GPT2_INLINE void store(float* p, F32x16 a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+}
+GPT2_INLINE void store_partial(float* p, F32x16 a, std::size_t n) {
+    alignas(32) float buffer[16];
+    store(buffer, a);
+    std::memcpy(p, buffer, n * sizeof(float));
+}
+GPT2_INLINE F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+    return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+GPT2_INLINE F32x16 add(F32x16 a, F32x16 b) {
+    return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 sub(F32x16 a, F32x16 b) {
+    return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 mul(F32x16 a, F32x16 b) {
+    return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 div(F32x16 a, F32x16 b) {
+    return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 max(F32x16 a, F32x16 b) {
+    return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 min(F32x16 a, F32x16 b) {
+    return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+GPT2_INLINE F32x16 shift_left_23(F32x16 a) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.lo), 23)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.hi), 23))};
+}
+GPT2_INLINE F32x16 zero_where_less(F32x16 a, F32x16 x, F32x16 limit) {
+    return {_mm256_and_ps(a.lo, _mm256_cmp_ps(x.lo, limit.lo, _CMP_NLT_UQ)),
+            _mm256_and_ps(a.hi, _mm256_cmp_ps(x.hi, limit.hi, _CMP_NLT_UQ))};
+}
+GPT2_INLINE F32x16 keep_first(F32x16 a, std::size_t n, F32x16 rest) {
+    const __m256i count = _mm256_set1_epi32(static_cast<int>(n));
+    const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i lo = _mm256_cmpgt_epi32(count, lanes);
+    const __m256i hi = _mm256_cmpgt_epi32(count, _mm256_add_epi32(lanes, _mm256_set1_epi32(8)));
+    return {_mm256_blendv_ps(rest.lo, a.lo, _mm256_castsi256_ps(lo)),
+            _mm256_blendv_ps(rest.hi, a.hi, _mm256_castsi256_ps(hi))};
+}
+GPT2_INLINE float sum(F32x16 a) {
+    const __m256 eight = _mm256_add_ps(a.lo, a.hi);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+GPT2_INLINE float max(F32x16 a) {
+    const __m256 eight = _mm256_max_ps(a.lo, a.hi);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+} // namespace gpt2::kernels::avx2
+
+#undef GPT2_INLINE
+
+#endif // GPT2_X86

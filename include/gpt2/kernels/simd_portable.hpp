@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/float16.hpp"
+#include "gpt2/kernels/isa.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__) || defined(__SSE2__) || defined(_M_X64) || defined(__aarch64__) || defined(_M_ARM64)
+#include <xsimd/xsimd.hpp>
+#define GPT2_XSIMD 1
+#else
+#include <cmath>
+#define GPT2_XSIMD 0
+#endif
+
+/// @file
+/// The vector interface that every kernel is written against, and its portable level.
+///
+/// `F32x16` is a block of sixteen floats: one register of AVX-512, two of AVX2, four of SSE2 or NEON. With
+/// the number of lanes the same everywhere, kernels, tails and cross-lane sums are the same code and give
+/// the same bits on each level. (Exception: SSE2 has no fused multiply-add, so there fma() rounds twice.)
+///
+/// | function | result |
+/// |---|---|
+/// | `load(p)` | 16 floats from unaligned floats or halves |
+/// | `load_pair(p, a, b)` | 32 bfloat16, stored 0, 16, 1, 17, ...: the first and the second sixteen |
+/// | `load_partial(p, n)`, `store_partial(p, a, n)` | the first n <= 16 lanes; the others read 0, are not
+/// written | | `fma(a, b, c)` | a * b + c, rounded once | | `shift_left_23(a)` | the bit patterns, shifted |
+/// | `zero_where_less(a, x, limit)` | 0 in lanes with x < limit, else a |
+/// | `keep_first(a, n, rest)` | a in the first n lanes, rest in the others |
+/// | `sum(a)` | of all lanes: i with i + 8, then i + 4, i + 2, i + 1 |
+/// | `max(a)` | of all lanes |
+
+namespace gpt2::kernels::portable {
+
+#if GPT2_XSIMD
+#if defined(__aarch64__) || defined(_M_ARM64)
+using Arch = xsimd::neon64;
+#else
+using Arch = xsimd::sse2; // named, not xsimd's default, which changes with -m flags
+#endif
+using Quad = xsimd::batch<float, Arch>;
+using QuadBits = xsimd::batch<std::uint32_t, Arch>;
+
+inline Quad quad(float x) {
+    return Quad(x);
+}
+inline Quad quad_load(const float* p) {
+    return Quad::load_unaligned(p);
+}
+inline void quad_store(float* p, Quad a) {
+    a.store_unaligned(p);
+}
+inline QuadBits bits_of(Quad a) {
+    return xsimd::bitwise_cast<QuadBits>(a);
+}
+inline Quad float_of(QuadBits a) {
+    return xsimd::bitwise_cast<Quad>(a);
+}
+inline Quad quad_max(Quad a, Quad b) {
+    return xsimd::max(a, b);
+}
+inline Quad quad_min(Quad a, Quad b) {
+    return xsimd::min(a, b);
+}
+inline Quad quad_zero_where_less(Quad a, Quad x, Quad limit) {
+    return xsimd::select(x < limit, Quad(0.0f), a);
+}
+inline Quad quad_fma(Quad a, Quad b, Quad c) {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return xsimd::fma(a, b, c);
+#else
+    Quad product = a * b;
+#if defined(__GNUC__)
+    // Keeps the product out of the reach of contraction, which GCC applies to intrinsics too when a
+    // translation unit is compiled with -mfma: the level must mean the same in each of them.
+    __asm__("" : "+x"(product.data));
+#endif
+    return product + c;
+#endif
+}
+#else
+struct Quad {
+    float lane[4];
+};
+struct QuadBits {
+    std::uint32_t lane[4];
+};
+template <class F> inline Quad quad_map(F f) {
+    return {{f(0), f(1), f(2), f(3)}};
+}
+inline Quad quad(float x) {
+    return {{x, x, x, x}};
+}
+inline Quad quad_load(const float* p) {
+    return {{p[0], p[1], p[2], p[3]}};
+}
+inline void quad_store(float* p, Quad a) {
+    std::memcpy(p, a.lane, sizeof a.lane);
+}
+inline QuadBits bits_of(Quad a) {
+    return std::bit_cast<QuadBits>(a);
+}
+inline Quad float_of(QuadBits a) {
+    return std::bit_cast<Quad>(a);
+}
+inline Quad operator+(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] + b.lane[i]; });
+}
+inline Quad operator-(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] - b.lane[i]; });
+}
+inline Quad operator*(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] * b.lane[i]; });
+}
+inline Quad operator/(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] / b.lane[i]; });
+}
+inline QuadBits operator<<(QuadBits a, int n) {
+    return {{a.lane[0] << n, a.lane[1] << n, a.lane[2] << n, a.lane[3] << n}};
+}
+inline Quad quad_max(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Quad quad_min(Quad a, Quad b) {
+    return quad_map([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+}
+inline Quad quad_zero_where_less(Quad a, Quad x, Quad limit) {
+    return quad_map([&](int i) { return x.lane[i] < limit.lane[i] ? 0.0f : a.lane[i]; });
+}
+inline Quad quad_fma(Quad a, Quad b, Quad c) {
+    return quad_map([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
+}
+#endif
+
+struct F32x16 {
+    Quad q0, q1, q2, q3;
+};
+
+inline F32x16 broadcast(float x) {
+    return {quad(x), quad(x), quad(x), quad(x)};
+}
+inline F32x16 zero() {
+    return broadcast(0.0f);
+}
+inline F32x16 load(const float* p) {
+    return {quad_load(p), quad_load(p + 4), quad_load(p + 8), quad_load(p + 12)};
+}
+#if GPT2_XSIMD
+/// Four halves in the low 16 bits of each lane: the exponent and mantissa move into float's place, where
+/// the value is 2^-112 of what it should be, subnormals included; infinity and NaN keep a full exponent.
+inline Quad widen(QuadBits h) {
+    const QuadBits magnitude = (h & QuadBits(0x7fffu)) << 13;
+    const QuadBits full = xsimd::bitwise_cast<QuadBits>(
+        xsimd::select(magnitude >= QuadBits(0x0f800000u), QuadBits(0x7f800000u), QuadBits(0u)));
+    const Quad scaled = float_of(magnitude) * Quad(0x1p112f);
+    return float_of(bits_of(scaled) | full | ((h & QuadBits(0x8000u)) << 16));
+}
+inline Quad widen(const half* p) {
+    std::uint32_t wide[4] = {p[0].bits, p[1].bits, p[2].bits, p[3].bits};
+    return widen(QuadBits::load_unaligned(wide));
+}
+#else
+inline Quad widen(const half* p) {
+    return quad_map([&](int i) { return static_cast<float>(p[i]); });
+}
+#endif
+inline F32x16 load(const half* p) {
+    return {widen(p), widen(p + 4), widen(p + 8), widen(p + 12)};
+}
+inline F32x16 load_partial(const float* p, std::size_t n) {
+    float buffer[16] = {};
+    std::memcpy(buffer, p, n * sizeof(float));
+    return load(buffer);
+}
+inline void load_pair(const bfloat16* p, F32x16& a, F32x16& b) {
+    float first[16];
+    float second[16];
+    for (int i = 0; i < 16; ++i) {
+        first[i] = static_cast<float>(p[2 * i]);
+        second[i] = static_cast<float>(p[2 * i + 1]);
+    }
+    a = load(first);
+    b = load(second);
+}
+inline void store(float* p, F32x16 a) {
+    quad_store(p, a.q0);
+    quad_store(p + 4, a.q1);
+    quad_store(p + 8, a.q2);
+    quad_store(p + 12, a.q3);
+}
+inline void store_partial(float* p, F32x16 a, std::size_t n) {
+    float buffer[16];
+    store(buffer, a);
+    std::memcpy(p, buffer, n * sizeof(float));
+}
+inline F32x16 fma(F32x16 a, F32x16 b, F32x16 c) {
+    return {quad_fma(a.q0, b.q0, c.q0), quad_fma(a.q1, b.q1, c.q1), quad_fma(a.q2, b.q2, c.q2),
+            quad_fma(a.q3, b.q3, c.q3)};
+}
+inline F32x16 add(F32x16 a, F32x16 b) {
+    return {a.q0 + b.q0, a.q1 + b.q1, a.q2 + b.q2, a.q3 + b.q3};
+}
+inline F32x16 sub(F32x16 a, F32x16 b) {
+    return {a.q0 - b.q0, a.q1 - b.q1, a.q2 - b.q2, a.q3 - b.q3};
+}
+inline F32x16 mul(F32x16 a, F32x16 b) {
+    return {a.q0 * b.q0, a.q1 * b.q1, a.q2 * b.q2, a.q3 * b.q3};
+}
+inline F32x16 div(F32x16 a, F32x16 b) {
+    return {a.q0 / b.q0, a.q1 / b.q1, a.q2 / b.q2, a.q3 / b.q3};
+}
+inline F32x16 max(F32x16 a, F32x16 b) {
+    return {quad_max(a.q0, b.q0), quad_max(a.q1, b.q1), quad_max(a.q2, b.q2), quad_max(a.q3, b.q3)};
+}
+inline F32x16 min(F32x16 a, F32x16 b) {
+    return {quad_min(a.q0, b.q0), quad_min(a.q1, b.q1), quad_min(a.q2, b.q2), quad_min(a.q3, b.q3)};
+}
+inline F32x16 shift_left_23(F32x16 a) {
+    return {float_of(bits_of(a.q0) << 23), float_of(bits_of(a.q1) << 23), float_of(bits_of(a.q2) << 23),
+            float_of(bits_of(a.q3) << 23)};
+}
+inline F32x16 zero_where_less(F32x16 a, F32x16 x, F32x16 limit) {
+    return {quad_zero_where_less(a.q0, x.q0, limit.q0), quad_zero_where_less(a.q1, x.q1, limit.q1),
+            quad_zero_where_less(a.q2, x.q2, limit.q2), quad_zero_where_less(a.q3, x.q3, limit.q3)};
+}
+inline F32x16 keep_first(F32x16 a, std::size_t n, F32x16 rest) {
+    float kept[16];
+    float buffer[16];
+    store(kept, a);
+    store(buffer, rest);
+    std::memcpy(buffer, kept, (n < 16 ? n : 16) * sizeof(float));
+    return load(buffer);
+}
+inline float sum(F32x16 a) {
+    float four[4];
+    quad_store(four, (a.q0 + a.q2) + (a.q1 + a.q3));
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+inline float max(F32x16 a) {
+    float four[4];
+    quad_store(four, quad_max(quad_max(a.q0, a.q2), quad_max(a.q1, a.q3)));
+    const float even = four[0] > four[2] ? four[0] : four[2];
+    const float odd = four[1] > four[3] ? four[1] : four[3];
+    return even > odd ? even : odd;
+}
+
+} // namespace gpt2::kernels::portable

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+
+# Every header compiles alone, and twice: one generated source per header, compiled and never run.
+file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/include/gpt2/*.hpp")
+set(header_sources "")
+foreach(header IN LISTS headers)
+    string(REPLACE "/" "_" name "${header}")
+    set(source "${CMAKE_CURRENT_BINARY_DIR}/headers/${name}.cpp")
+    file(CONFIGURE OUTPUT "${source}" CONTENT "#include <@header@>\n#include <@header@>\n" @ONLY)
+    list(APPEND header_sources "${source}")
+endforeach()
+add_library(gpt2_headers OBJECT ${header_sources})
+target_link_libraries(gpt2_headers PRIVATE gpt2::gpt2 gpt2_warnings)
+if(NOT MSVC)
+    target_compile_options(gpt2_headers PRIVATE -O0) # nothing of it runs
+endif()
