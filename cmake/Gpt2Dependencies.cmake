@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 
 # Each gpt2_require_<name>() takes an installed package if there is one, else fetches a pinned release.
-# They are macros or set global targets, so that the imported targets are visible to all folders.
+# They are macros, so that the folder that asks sees the imported targets. What gpt2::gpt2 itself needs is found as
+# GLOBAL: a project that takes this one in by add_subdirectory must see it too.
 include(FetchContent)
 include(GNUInstallDirs)
 
@@ -41,11 +42,29 @@ function(_gpt2_fetch name repository tag debian_package)
     set(JSON_BuildTests OFF)
     set(JSON_Install OFF)
     set(FETCHCONTENT_QUIET OFF)
-    # Without this a missing network ends in a Git error that does not say what would have helped.
-    message(STATUS "gpt2: if that fails, install ${debian_package}, or point FETCHCONTENT_SOURCE_DIR_${upper} at its source")
+    # A missing network would end in a Git error that does not say what would have helped.
+    set(url "https://github.com/${repository}.git")
+    if(NOT FETCHCONTENT_SOURCE_DIR_${upper} AND NOT FETCHCONTENT_FULLY_DISCONNECTED)
+        find_package(Git QUIET)
+        set(status "git is not installed")
+        if(GIT_FOUND)
+            execute_process(
+                COMMAND "${GIT_EXECUTABLE}" ls-remote --exit-code "${url}" "refs/tags/${tag}"
+                RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE error
+            )
+        endif()
+        if(NOT status EQUAL 0)
+            message(
+                FATAL_ERROR
+                "gpt2 needs ${name}, which is neither installed nor to be had from ${url} (${status} ${error}). "
+                "Install it (Debian and Ubuntu: apt-get install ${debian_package}), or unpack its release ${tag} "
+                "and set -DFETCHCONTENT_SOURCE_DIR_${upper}=<that folder>"
+            )
+        endif()
+    endif()
     FetchContent_Declare(
         ${name}
-        GIT_REPOSITORY "https://github.com/${repository}.git"
+        GIT_REPOSITORY "${url}"
         GIT_TAG "${tag}"
         GIT_SHALLOW ON
         GIT_PROGRESS ON
@@ -73,7 +92,7 @@ endfunction()
 # same major version only.
 macro(gpt2_require_xsimd)
     if(NOT TARGET xsimd AND NOT TARGET xsimd::xsimd)
-        find_package(xsimd QUIET)
+        find_package(xsimd QUIET GLOBAL)
         if(xsimd_FOUND AND xsimd_VERSION VERSION_LESS GPT2_XSIMD_MINIMUM)
             message(FATAL_ERROR "gpt2 needs xsimd ${GPT2_XSIMD_MINIMUM} or newer; found ${xsimd_VERSION} in ${xsimd_DIR}")
         endif()
@@ -91,7 +110,7 @@ endmacro()
 
 macro(gpt2_require_nlohmann_json)
     if(NOT TARGET nlohmann_json::nlohmann_json)
-        find_package(nlohmann_json ${GPT2_NLOHMANN_JSON_MINIMUM} QUIET)
+        find_package(nlohmann_json ${GPT2_NLOHMANN_JSON_MINIMUM} QUIET GLOBAL)
         if(NOT nlohmann_json_FOUND)
             _gpt2_fetch(nlohmann_json nlohmann/json v3.11.2 nlohmann-json3-dev)
             _gpt2_system_includes(nlohmann_json::nlohmann_json)

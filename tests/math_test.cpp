@@ -29,7 +29,7 @@ double error_in_ulp(double found, long double exact) {
 
 } // namespace
 
-TEST_CASE("exp is good to 1 ulp") {
+TEST_CASE("exp is good to 0.75 ulp") {
     // long double must be wider than double for this comparison to mean anything.
     REQUIRE(std::numeric_limits<long double>::digits >= 64);
     double worst = 0.0;
@@ -40,7 +40,7 @@ TEST_CASE("exp is good to 1 ulp") {
         }
     }
     MESSAGE("exp: worst error ", worst, " ulp");
-    CHECK(worst < 1.0);
+    CHECK(worst < 0.75);
     for (std::uint64_t i = 0; i < 20000; ++i) { // subnormal results
         const double x = -708.4 - 36.0 * gpt2::uniform(2, 0, i);
         CHECK(error_in_ulp(portable_exp(x), std::exp(static_cast<long double>(x))) <= 1.0);
@@ -63,7 +63,7 @@ TEST_CASE("exp at its limits") {
     CHECK(std::isnan(portable_exp(std::numeric_limits<double>::quiet_NaN())));
 }
 
-TEST_CASE("log is good to 1 ulp") {
+TEST_CASE("log is good to 0.75 ulp") {
     double worst = 0.0;
     for (std::uint64_t i = 0; i < 200000; ++i) {
         const double u = gpt2::uniform(3, 0, i);
@@ -73,7 +73,7 @@ TEST_CASE("log is good to 1 ulp") {
         }
     }
     MESSAGE("log: worst error ", worst, " ulp");
-    CHECK(worst < 1.0);
+    CHECK(worst < 0.75);
 }
 
 TEST_CASE("log at its limits") {
@@ -96,9 +96,10 @@ TEST_CASE("exp and log give the same bits everywhere") {
     std::uint64_t hash = 0xcbf29ce484222325u; // FNV-1a over 64-bit words
     for (std::uint64_t i = 0; i < 10000; ++i) {
         const double u = gpt2::uniform(4, 0, i);
-        for (const double y : {portable_exp(std::fma(u, 60.0, -50.0)), portable_log(std::fma(u, 1000.0, 1e-3))}) {
+        for (const double y :
+             {portable_exp(std::fma(u, 60.0, -50.0)), portable_log(std::fma(u, 1000.0, 1e-3))}) {
             hash = (hash ^ std::bit_cast<std::uint64_t>(y)) * 0x100000001b3u;
         }
     }
-    CHECK(hash == 0u);
+    CHECK(hash == 14365923602013835626u);
 }

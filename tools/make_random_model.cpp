@@ -12,7 +12,6 @@
 #include <exception>
 #include <filesystem>
 #include <iostream>
-#include <map>
 #include <optional>
 #include <string>
 
@@ -23,7 +22,7 @@ struct Options {
     std::filesystem::path vocabulary;
     std::string size = "124M";
     std::optional<std::size_t> vocab_size, n_positions, n_embd, n_layer, n_head, n_inner;
-    gpt2::Dtype dtype = gpt2::Dtype::F32;
+    std::string dtype = "f32";
     std::uint64_t seed = 0;
     std::size_t shards = 1;
     bool prefix = false;
@@ -47,7 +46,9 @@ gpt2::Config shape(const Options& options) {
 void write(const Options& options) {
     const gpt2::Config config = shape(options);
     gpt2::tools::RandomModelOptions how;
-    how.dtype = options.dtype;
+    how.dtype = options.dtype == "f16"    ? gpt2::Dtype::F16
+                : options.dtype == "bf16" ? gpt2::Dtype::BF16
+                                          : gpt2::Dtype::F32;
     how.prefix = options.prefix;
     how.tied = !options.separate_head;
     how.shards = options.shards;
@@ -89,9 +90,9 @@ int main(int argc, char** argv) {
     app.add_option("--n-layer", options.n_layer, "Instead of the shape's own");
     app.add_option("--n-head", options.n_head, "Instead of the shape's own");
     app.add_option("--n-inner", options.n_inner, "Instead of 4 n_embd");
-    const std::map<std::string, gpt2::Dtype> types{
-        {"f32", gpt2::Dtype::F32}, {"f16", gpt2::Dtype::F16}, {"bf16", gpt2::Dtype::BF16}};
-    app.add_option("--dtype", options.dtype, "f32, f16 or bf16")->transform(CLI::Transformer(types));
+    app.add_option("--dtype", options.dtype, "The type of the weights")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"f32", "f16", "bf16"}));
     app.add_option("--seed", options.seed, "Other weights for every number");
     app.add_option("--shards", options.shards, "Files to spread the weights over")
         ->check(CLI::Range(1, 1000));

@@ -222,6 +222,10 @@ inline void write_random_model(const std::filesystem::path& directory, const Con
                                const RandomModelOptions& options = {}) {
     validate(config, "random model");
     std::filesystem::create_directories(directory);
+    for (const char* old :
+         {"model.safetensors", "model.safetensors.index.json"}) { // would contradict new files
+        std::filesystem::remove(directory / old);
+    }
     detail::Output config_file(directory / "config.json");
     config_file.write(config_json_text(config, options.tied));
     config_file.close();

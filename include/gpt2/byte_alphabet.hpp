@@ -41,7 +41,10 @@ inline constexpr auto character_bytes = [] {
 [[nodiscard]] inline bool append_spelled(std::string_view spelling, std::string& out) {
     const std::size_t before = out.size();
     while (!spelling.empty()) {
-        const Utf8Char character = decode_utf8(spelling);
+        const auto first = static_cast<unsigned char>(spelling[0]);
+        // By far the most frequent characters; the rest can be decoded at leisure.
+        const Utf8Char character =
+            first < 0x80 ? Utf8Char{first, 1, Utf8Status::valid} : decode_utf8(spelling);
         if (character.status != Utf8Status::valid || character.code_point >= character_bytes.size() ||
             character_bytes[character.code_point] < 0) {
             out.resize(before);

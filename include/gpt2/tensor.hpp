@@ -32,9 +32,7 @@ public:
     TensorView(T* data, const Shape& shape) noexcept : data_(data), shape_(shape) {}
 
     /// A view of const elements from a view of mutable ones.
-    operator TensorView<const T, Rank>() const noexcept
-        requires(!std::is_const_v<T>)
-    {
+    operator TensorView<const T, Rank>() const noexcept requires(!std::is_const_v<T>) {
         return {data_, shape_};
     }
 
@@ -86,7 +84,8 @@ template <std::size_t Rank>
     std::size_t n = 1;
     for (const std::size_t extent : shape) {
         if (extent != 0 && n > limit / element_size / extent) {
-            throw OptionError(concat("tensor: expected at most ", limit, " bytes, found a shape beyond them"));
+            throw OptionError(
+                concat("tensor: expected at most ", limit, " bytes, found a shape beyond them"));
         }
         n *= extent;
     }

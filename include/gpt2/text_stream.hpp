@@ -83,7 +83,7 @@ public:
             follow(byte);
             if (stop_) {
                 held_.resize(held_.size() - stop_string().size());
-                return release(held_.size()) + utf8_.flush();
+                return release_all();
             }
         }
         std::size_t possible = 0;
@@ -95,9 +95,7 @@ public:
 
     /// The end of the stream.
     /// @returns what was held back; a character that is not complete becomes U+FFFD
-    [[nodiscard]] std::string flush() {
-        return stop_ ? std::string() : release(held_.size()) + utf8_.flush();
-    }
+    [[nodiscard]] std::string flush() { return stop_ ? std::string() : release_all(); }
 
     /// True once a stop string was found.
     [[nodiscard]] bool stopped() const noexcept { return stop_.has_value(); }
@@ -121,6 +119,12 @@ private:
     [[nodiscard]] std::string release(std::size_t n) {
         std::string text = utf8_.push(std::string_view(held_).substr(0, n));
         held_.erase(0, n);
+        return text;
+    }
+
+    [[nodiscard]] std::string release_all() {
+        std::string text = release(held_.size());
+        text += utf8_.flush();
         return text;
     }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/byte_pair_encoding.hpp>
 #include <gpt2/error.hpp>
 #include <gpt2/io/merges_text.hpp>
 #include <gpt2/io/vocabulary_json.hpp>
 #include <gpt2/tokenizer_tables.hpp>
+#include <gpt2/whole_tokens.hpp>
 
 #include <algorithm>
 #include <array>
@@ -52,7 +52,7 @@ public:
         builder.add_bytes();
         builder.add_merges(MergesReader(merges_txt, merges_name));
         builder.add_specials();
-        builder.prove_whole_tokens();
+        builder.mark_whole_tokens();
         return std::move(builder.tables_);
     }
 
@@ -194,10 +194,10 @@ private:
     }
 
     void add_merges(MergesReader merges) {
-        std::vector<MergePair> in_order;
         std::size_t first_line = 0;
+        std::uint32_t product = 0;
         while (merges.next()) {
-            if (in_order.empty()) {
+            if (merges_.empty()) {
                 first_line = merges.line();
             }
             const auto token = [&](std::string_view bytes) {
@@ -208,13 +208,18 @@ private:
                 }
                 return id;
             };
-            const auto rank = static_cast<std::uint32_t>(in_order.size());
-            in_order.push_back({token(merges.left()), token(merges.right()), rank});
-            tables_.products.push_back(token(merges.product()));
-            tables_.is_special[tables_.products.back()] = 0;
+            const auto rank = static_cast<std::uint32_t>(merges_.size());
+            merges_.push_back({token(merges.left()), token(merges.right()), rank});
+            // Products mostly have their ids in the order of the merges, which saves looking them up.
+            const bool is_next = product + 1 < vocabulary_.entries.size() &&
+                                 vocabulary_.entries[product + 1].spelled &&
+                                 vocabulary_.bytes_of(vocabulary_.entries[product + 1]) == merges.product();
+            product = is_next ? product + 1 : token(merges.product());
+            tables_.products.push_back(product);
+            tables_.is_special[product] = 0;
         }
-        tables_.pairs.resize(slots_for(in_order.size()));
-        for (const MergePair& pair : in_order) {
+        tables_.pairs.resize(slots_for(merges_.size()));
+        for (const MergePair& pair : merges_) {
             add_pair(pair, merges, first_line);
         }
     }
@@ -259,35 +264,25 @@ private:
                   [&](std::uint32_t a, std::uint32_t b) { return view.token(a) < view.token(b); });
     }
 
-    /// Lets the encoder take a piece that is a token as that token, where byte-pair encoding would come to
-    /// the same: by carrying it out once for every token.
-    void prove_whole_tokens() {
+    /// Lets the encoder take a piece that is a token as that token, where the merges lead to it.
+    void mark_whole_tokens() {
         const TokenizerTables view = tables_.view();
-        PairMerger merger(view);
-        std::vector<TokenId> tokens;
-        const auto prove = [&](std::uint32_t id, std::uint32_t& size) {
-            if (tables_.is_special[id] == 0) {
-                tokens.clear();
-                merger.merge(view.token(id), tokens);
-                if (tokens.size() == 1 && tokens[0] == static_cast<TokenId>(id)) {
-                    size &= ~not_encoded;
-                }
-            }
-        };
+        const std::vector<std::uint8_t> whole = WholeTokens(view, merges_).find();
         for (ShortToken& slot : tables_.short_tokens) {
-            if (slot.size != 0) {
-                prove(slot.id, slot.size);
+            if (slot.size != 0 && whole[slot.id] != 0) {
+                slot.size &= ~not_encoded;
             }
         }
         for (LongToken& slot : tables_.long_tokens) {
-            if (slot.id != no_token) {
-                prove(slot.id, slot.size);
+            if (slot.id != no_token && whole[slot.id] != 0) {
+                slot.size &= ~not_encoded;
             }
         }
     }
 
     std::string_view name_;
     VocabularyEntries vocabulary_;
+    std::vector<MergePair> merges_; ///< in the order of their ranks
     OwnedTokenizerTables tables_;
 };
 

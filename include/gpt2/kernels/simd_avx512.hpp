@@ -86,8 +86,12 @@ GPT2_INLINE F32x16 zero_where_less(F32x16 a, F32x16 x, F32x16 limit) {
 GPT2_INLINE F32x16 keep_first(F32x16 a, std::size_t n, F32x16 rest) {
     return {_mm512_mask_mov_ps(rest.v, first_lanes(n), a.v)};
 }
-GPT2_INLINE __m256 low_half(F32x16 a) { return _mm512_maskz_extractf32x8_ps(0xff, a.v, 0); }
-GPT2_INLINE __m256 high_half(F32x16 a) { return _mm512_maskz_extractf32x8_ps(0xff, a.v, 1); }
+GPT2_INLINE __m256 low_half(F32x16 a) {
+    return _mm512_maskz_extractf32x8_ps(0xff, a.v, 0);
+}
+GPT2_INLINE __m256 high_half(F32x16 a) {
+    return _mm512_maskz_extractf32x8_ps(0xff, a.v, 1);
+}
 GPT2_INLINE float sum(F32x16 a) {
     const __m256 eight = _mm256_add_ps(low_half(a), high_half(a));
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));

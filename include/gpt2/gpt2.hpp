@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+/// @file
+/// Everything: include this, load a model, call generate().
+
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/generation.hpp"
+#include "gpt2/model.hpp"
+#include "gpt2/sampler.hpp"
+#include "gpt2/session.hpp"
+#include "gpt2/tensor.hpp"
+#include "gpt2/thread_pool.hpp"
+#include "gpt2/tokenizer.hpp"
+#include "gpt2/version.hpp"

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/attention.hpp"
+#include "gpt2/generation.hpp"
+#include "gpt2/kv_cache.hpp"
+#include "gpt2/logits.hpp"
+#include "gpt2/model_state.hpp"
+#include "gpt2/thread_pool.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+/// @file
+/// Conversations: what changes while a model runs, and the forward pass over any number of them.
+
+namespace gpt2 {
+
+class Gpt2Model;
+class Session;
+
+/// Which rows of logits a forward pass shall leave in a session.
+enum class Logits {
+    none, ///< none: the tokens are only read
+    last, ///< one row, after the last token
+    all,  ///< one row after each token
+};
+
+/// Some tokens to append to one session.
+struct BatchItem {
+    Session* session = nullptr;
+    std::span<const TokenId> tokens;
+    Logits logits = Logits::last;
+};
+
+/// One forward pass that appends tokens to each session: prompts, single tokens and any mixture. The
+/// weights are read once for all of them, and each session gets the bits that it would get alone.
+/// Runs on the thread pool of the first session.
+/// @throws OptionError   for a session that is null, appears twice or belongs to another model, no tokens,
+///                       or an id outside the vocabulary
+/// @throws ContextError  if a session would exceed n_positions
+/// @throws NumericError  if a number leaves the finite ones
+/// After an exception every session is as before.
+void forward(std::span<const BatchItem> items);
+
+/// How a session keeps its state.
+struct SessionOptions {
+    std::shared_ptr<ThreadPool> pool; ///< null: the process-wide one
+    KvDtype kv_dtype = KvDtype::float32;
+};
+
+/// One sequence of tokens with its KV cache. One caller at a time; different sessions of a model may run
+/// in different threads. Movable; after a move the source may only be assigned or destroyed.
+class Session {
+public:
+    explicit Session(const Gpt2Model& model, const SessionOptions& options = {});
+
+    Session(Session&&) = default;
+    Session& operator=(Session&&) = default;
+
+    /// Appends tokens. @returns the logits [V] after the last; good until the next non-const call
+    /// @throws as gpt2::forward
+    std::span<const float> forward(std::span<const TokenId> tokens) & {
+        const BatchItem item{this, tokens, Logits::last};
+        gpt2::forward({&item, 1});
+        return logits()[0].flat();
+    }
+
+    /// Appends tokens. @returns the natural logarithm of the probability of each, given those before; NaN
+    /// for a token at position 0, which nothing is before.
+    /// @throws as gpt2::forward; the session is then as before
+    std::vector<float> score(std::span<const TokenId> tokens);
+
+    /// Appends @p prompt and continues it; see GenerationConfig. The prompt may be empty if the session is
+    /// not. Afterwards the session holds the prompt and the new tokens but for the last, which no forward
+    /// pass has read.
+    /// @throws ContextError  if the prompt and max_new_tokens exceed n_positions, before any work, unless
+    ///                       GenerationConfig::overflow says to slide
+    /// @throws OptionError   as validate(const GenerationConfig&, const Config&); NumericError as forward
+    GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
+                              const StreamCallback& callback = {});
+
+    /// The logits that the last forward pass left here: [0, V], [1, V] or [n, V], by Logits. Good until the
+    /// next non-const call.
+    [[nodiscard]] TensorView<const float, 2> logits() const noexcept {
+        const std::size_t V = model_->transformer.config.vocab_size;
+        const float* const first = logit_rows_ == 0 ? nullptr : logits_->data() + first_logit_row_ * V;
+        return {first, {logit_rows_, V}};
+    }
+
+    /// Tokens in the session.
+    [[nodiscard]] std::size_t position() const noexcept { return tokens_.size(); }
+    [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return tokens_; }
+
+    /// Forgets all but the first @p length tokens, and the logits.
+    /// @throws OptionError if there are fewer
+    void truncate(std::size_t length) {
+        if (length > tokens_.size()) {
+            throw OptionError(detail::concat("Session::truncate: expected a length of at most ",
+                                             tokens_.size(), ", the number of tokens, found ", length));
+        }
+        tokens_.resize(length);
+        logit_rows_ = 0;
+    }
+
+    /// Bytes of keys and values that the next single token will read.
+    [[nodiscard]] std::size_t cache_bytes_read() const noexcept { return cache_.bytes_read(position() + 1); }
+
+private:
+    friend void forward(std::span<const BatchItem>);
+
+    void extend(std::span<const TokenId> tokens, Overflow overflow);
+
+    std::shared_ptr<const detail::ModelState> model_;
+    std::shared_ptr<ThreadPool> pool_;
+    KvCache cache_;
+    std::vector<TokenId> tokens_;
+    Workspace workspace_;
+    std::shared_ptr<const Tensor<float, 2>> logits_; ///< shared by the sessions of one pass
+    std::size_t first_logit_row_ = 0;
+    std::size_t logit_rows_ = 0;
+};
+
+namespace detail {
+
+/// Rows in one pass through the layers: enough that a product reads the weights seldom, few enough that
+/// the activations fit into the second-level caches. Longer inputs are cut, which changes no bit.
+inline constexpr std::size_t rows_per_pass = 256;
+
+/// Rows from which on a session does not keep the memory of a pass.
+inline constexpr std::size_t kept_workspace_rows = 32;
+
+inline void check_item(const BatchItem& item, const BatchItem& first, const ModelState* model,
+                       const ModelState* first_model) {
+    if (model != first_model) {
+        throw OptionError("forward: expected sessions of one model, found one of another");
+    }
+    if (item.tokens.empty()) {
+        throw OptionError("forward: expected at least one token for each session, found none");
+    }
+    const Config& config = model->transformer.config;
+    for (const TokenId id : item.tokens) {
+        if (id < 0 || static_cast<std::size_t>(id) >= config.vocab_size) {
+            throw OptionError(concat("forward: expected token ids below ", config.vocab_size,
+                                     ", the size of the vocabulary, found ", id));
+        }
+    }
+    for (const BatchItem* other = &first; other != &item; ++other) {
+        if (other->session == item.session) {
+            throw OptionError("forward: expected each session at most once, found one twice");
+        }
+    }
+    const std::size_t position = item.session->position();
+    if (item.tokens.size() > config.n_positions - position) {
+        throw ContextError(concat("forward: expected at most ", config.n_positions - position,
+                                  " tokens, as the model has ", config.n_positions, " positions and ",
+                                  position, " are taken, found ", item.tokens.size()));
+    }
+}
+
+} // namespace detail
+
+inline void forward(std::span<const BatchItem> items) {
+    if (items.empty()) {
+        return;
+    }
+    std::size_t n_rows = 0;
+    std::size_t n_logits = 0;
+    for (const BatchItem& item : items) {
+        if (item.session == nullptr) {
+            throw OptionError("forward: expected a session, found null");
+        }
+        detail::check_item(item, items.front(), item.session->model_.get(),
+                           items.front().session->model_.get());
+        n_rows += item.tokens.size();
+        n_logits += item.logits == Logits::none ? 0 : item.logits == Logits::last ? 1 : item.tokens.size();
+    }
+    std::vector<Row> rows;
+    rows.reserve(n_rows);
+    for (const BatchItem& item : items) {
+        for (std::size_t i = 0; i < item.tokens.size(); ++i) {
+            const bool last = i + 1 == item.tokens.size();
+            rows.push_back(
+                {.token = item.tokens[i],
+                 .position = item.session->position() + i,
+                 .cache = &item.session->cache_,
+                 .wants_logits = item.logits == Logits::all || (item.logits == Logits::last && last)});
+        }
+        item.session->tokens_.reserve(item.session->position() + item.tokens.size());
+    }
+
+    Session& first = *items.front().session;
+    const Transformer& transformer = first.model_->transformer;
+    const std::size_t V = transformer.config.vocab_size;
+    auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{n_logits, V});
+    {
+        const auto turn = first.pool_->take_turn();
+        const Compute compute{*first.model_->kernels, *first.pool_};
+        const std::size_t chunk = std::min(n_rows, detail::rows_per_pass);
+        if (first.workspace_.rows < chunk) {
+            first.workspace_ = Workspace(transformer.config, chunk);
+        }
+        float* out = logits->data();
+        for (std::size_t begin = 0; begin < n_rows; begin += chunk) {
+            const auto part = std::span<const Row>(rows).subspan(begin, std::min(chunk, n_rows - begin));
+            transformer.forward(compute, part, first.workspace_, out);
+            out += V * static_cast<std::size_t>(std::ranges::count(part, true, &Row::wants_logits));
+        }
+        if (first.workspace_.rows > detail::kept_workspace_rows) {
+            first.workspace_ = Workspace();
+        }
+        for (std::size_t row = 0; row < n_logits; ++row) {
+            detail::require_finite((*logits)[row].flat());
+        }
+    }
+
+    std::size_t row = 0; // nothing throws from here on
+    for (const BatchItem& item : items) {
+        Session& session = *item.session;
+        session.tokens_.insert(session.tokens_.end(), item.tokens.begin(), item.tokens.end());
+        session.logits_ = logits;
+        session.first_logit_row_ = row;
+        session.logit_rows_ = item.logits == Logits::none   ? 0
+                              : item.logits == Logits::last ? 1
+                                                            : item.tokens.size();
+        row += session.logit_rows_;
+    }
+}
+
+inline std::vector<float> Session::score(std::span<const TokenId> tokens) {
+    constexpr std::size_t rows = 64; // bounds the memory of the logits
+    const std::size_t start = position();
+    std::vector<float> result;
+    std::vector<float> scratch;
+    result.reserve(tokens.size());
+    const TokenId last = start > 0 ? tokens_.back() : 0;
+    try {
+        if (start > 0 && logit_rows_ == 0) { // after truncate(): read the last token again
+            truncate(start - 1);
+            forward({&last, 1});
+        }
+        const auto probability = [&](std::span<const float> row, TokenId token) {
+            return static_cast<float>(log_softmax(row, token, model_->kernels->exp_shifted, scratch));
+        };
+        for (std::size_t begin = 0; begin < tokens.size(); begin += rows) {
+            const auto part = tokens.subspan(begin, std::min(rows, tokens.size() - begin));
+            result.push_back(position() == 0 ? std::numeric_limits<float>::quiet_NaN()
+                                             : probability(logits()[logit_rows_ - 1].flat(), part[0]));
+            const BatchItem item{this, part, Logits::all};
+            gpt2::forward({&item, 1});
+            for (std::size_t i = 1; i < part.size(); ++i) {
+                result.push_back(probability(logits()[i - 1].flat(), part[i]));
+            }
+        }
+    } catch (...) {
+        if (position() > start) {
+            truncate(start);
+        } else if (position() < start) {
+            tokens_.push_back(last); // its key and value are still in the cache
+        }
+        throw;
+    }
+    return result;
+}
+
+/// Appends tokens; where they do not fit and the options say to slide, the end of everything so far starts
+/// again from position 0. (Positions are learned and added at the input, so cached keys cannot move.)
+inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow) {
+    const Config& config = model_->transformer.config;
+    if (overflow == Overflow::error || tokens.size() <= config.n_positions - position()) {
+        forward(tokens);
+        return;
+    }
+    std::vector<TokenId> all(tokens_);
+    all.insert(all.end(), tokens.begin(), tokens.end());
+    const std::span<const TokenId> kept = slide_window(all, config.n_positions);
+    truncate(0);
+    forward(kept);
+}
+
+inline GenerationResult Session::generate(std::span<const TokenId> prompt, const GenerationConfig& config,
+                                          const StreamCallback& callback) {
+    const Config& shape = model_->transformer.config;
+    validate(config, shape);
+    require_room(position() + prompt.size(), config, shape);
+    if (prompt.empty() && logit_rows_ == 0) {
+        throw OptionError("Session::generate: expected a prompt or logits to continue from, found neither");
+    }
+    std::vector<TokenId> context(tokens_);
+    context.insert(context.end(), prompt.begin(), prompt.end());
+    Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
+                          prompt.size());
+    if (!prompt.empty()) {
+        extend(prompt, config.overflow);
+    }
+    while (const auto token = generation.step(logits()[logit_rows_ - 1].flat())) {
+        extend({&*token, 1}, config.overflow);
+    }
+    return std::move(generation).finish();
+}
+
+} // namespace gpt2

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/attention.hpp"
+#include "gpt2/config.hpp"
+#include "gpt2/layer_norm.hpp"
+#include "gpt2/linear.hpp"
+#include "gpt2/mlp.hpp"
+
+#include <cstddef>
+#include <cstring>
+#include <span>
+#include <vector>
+
+/// @file
+/// The network: the one forward pass, from token ids to logits.
+
+namespace gpt2 {
+
+/// A transformer block. Names are those of the checkpoint.
+struct Block {
+    LayerNorm ln_1;
+    Attention attn;
+    LayerNorm ln_2;
+    Mlp mlp;
+};
+
+/// The weights of a model and the function they define. Immutable once loaded, thread-safe.
+struct Transformer {
+    Config config;
+    PackedMatrix wte;     ///< token embeddings, one output per token; the same memory as lm_head if tied
+    Tensor<float, 2> wpe; ///< [T, C] position embeddings
+    std::vector<Block> h;
+    LayerNorm ln_f;
+    Linear lm_head; ///< C -> V
+
+    /// One pass over the rows. @p logits [n, V] receives those of the rows that want them, in order.
+    /// Caches grow by what is written at the rows' positions; whose they are must not run another pass.
+    /// @throws NumericError if keys or values exceed the type of a cache
+    void forward(const Compute& compute, std::span<const Row> rows, Workspace& work, float* logits) const {
+        const std::size_t C = config.n_embd;
+        float* const x = work.x.data();
+        float* const normed = work.normed.data();
+
+        embed(compute, rows, x);
+        for (std::size_t layer = 0; layer < h.size(); ++layer) {
+            const Block& block = h[layer];
+            block.ln_1.forward(compute, x, rows.size(), normed);
+            block.attn.forward(compute, layer, rows, normed, x, work);
+            block.ln_2.forward(compute, x, rows.size(), normed);
+            block.mlp.forward(compute, normed, rows.size(), x, work.inner.data(), work.packed);
+        }
+
+        std::size_t wanted = 0;
+        for (std::size_t row = 0; row < rows.size(); ++row) {
+            if (rows[row].wants_logits) {
+                std::memcpy(normed + wanted++ * C, x + row * C, C * sizeof(float));
+            }
+        }
+        if (wanted != 0) {
+            ln_f.forward(compute, normed, wanted, normed);
+            lm_head.forward(compute, normed, wanted, logits, kernels::Epilogue::store, work.packed);
+        }
+    }
+
+    /// Bytes of weights that one decoding step reads.
+    [[nodiscard]] std::size_t bytes_read() const noexcept {
+        std::size_t bytes = lm_head.weight().bytes();
+        for (const Block& block : h) {
+            bytes += block.attn.c_attn.weight().bytes() + block.attn.c_proj.weight().bytes() +
+                     block.mlp.c_fc.weight().bytes() + block.mlp.c_proj.weight().bytes();
+        }
+        return bytes;
+    }
+
+private:
+    /// x [B, C] = wte[token] + wpe[position]
+    void embed(const Compute& compute, std::span<const Row> rows, float* x) const {
+        const std::size_t C = config.n_embd;
+        compute.pool.parallel_for(rows.size(), 8, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t row = begin; row < end; ++row) {
+                float* const out = x + row * C;
+                wte.read_output(static_cast<std::size_t>(rows[row].token), out);
+                const auto position = wpe[rows[row].position];
+                for (std::size_t i = 0; i < C; ++i) {
+                    out[i] += position[i];
+                }
+            }
+        });
+    }
+};
+
+} // namespace gpt2
