@@ -103,9 +103,9 @@ void arithmetic(benchmark::State& state) {
             benchmark::DoNotOptimize(x);
         }
     };
-    const auto begin = std::chrono::steady_clock::now();
+    const auto before = std::chrono::steady_clock::now();
     work(10'000'000);
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - begin;
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - before;
     const auto steps = static_cast<std::size_t>(5e-6 / (taken.count() / 1e7));
     const auto turn = pool.take_turn();
     for (auto _ : state) {

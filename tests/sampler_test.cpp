@@ -218,6 +218,10 @@ GPT2_TEST_NOINLINE void* operator new(std::size_t size) {
     }
     throw std::bad_alloc();
 }
+GPT2_TEST_NOINLINE void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    ++allocations;
+    return std::malloc(size == 0 ? 1 : size);
+}
 GPT2_TEST_NOINLINE void operator delete(void* p) noexcept {
     std::free(p);
 }
@@ -339,6 +343,11 @@ TEST_CASE("a draw walks the ids upwards and never leaves what was kept") {
     for (const auto& [u, token] : std::vector<std::pair<double, TokenId>>{
              {0.0, 1}, {0.2499, 1}, {0.2501, 3}, {0.7499, 3}, {0.7501, 4}, {below_one, 4}}) {
         CHECK(sampler.next(logits, u) == token);
+    }
+    // A sum that only reaches u times the total does not pass it.
+    Sampler equal({.do_sample = true}, 4);
+    for (const TokenId token : {0, 1, 2, 3}) {
+        CHECK(equal.next(std::vector<float>(4, 7.0f), token / 4.0) == token);
     }
     Numbers random(9);
     for (int i = 0; i < 300; ++i) {

@@ -154,7 +154,8 @@ TEST_CASE("any bytes, any stop strings, cut anywhere: as by brute force") {
         CAPTURE(i);
         Strings stops;
         for (std::size_t n = random.below(4); n > 0; --n) {
-            stops.push_back(random_bytes(random, 4) + "ab\n"[random.below(3)]);
+            stops.push_back(random_bytes(random, 4));
+            stops.back() += "ab\n"[random.below(3)];
         }
         const std::string bytes = random_bytes(random, 60);
         const Stopped expected = brute_force(bytes, stops);

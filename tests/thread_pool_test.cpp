@@ -21,6 +21,7 @@
 #include <filesystem>
 #include <fstream>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -73,11 +74,11 @@ void meet(ThreadPool& pool) {
 
 TEST_CASE("a loop visits every item exactly once, in ranges of whole grains") {
     std::vector<int> visits;
-    for (const std::size_t threads : {1, 2, 3, 5, 16}) {
+    for (const std::size_t threads : {1u, 2u, 3u, 5u, 16u}) {
         ThreadPool pool(threads);
         CHECK(pool.size() == threads);
-        for (const std::size_t n : {0, 1, 2, 3, 7, 16, 17, 63, 64, 65, 1000, 4097}) {
-            for (const std::size_t grain : {0, 1, 2, 3, 16, 64, 1000, 5000}) {
+        for (const std::size_t n : {0u, 1u, 2u, 3u, 7u, 16u, 17u, 63u, 64u, 65u, 1000u, 4097u}) {
+            for (const std::size_t grain : {0u, 1u, 2u, 3u, 16u, 64u, 1000u, 5000u}) {
                 CAPTURE(threads);
                 CAPTURE(n);
                 CAPTURE(grain);
@@ -113,7 +114,7 @@ TEST_CASE("item numbers near the end of size_t do not overflow") {
 }
 
 TEST_CASE("every thread of the pool takes part, whether it was asleep or not") {
-    for (const std::size_t threads : {2, 3, 16}) {
+    for (const std::size_t threads : {2u, 3u, 16u}) {
         ThreadPool pool(threads);
         for (int round = 0; round < 20; ++round) {
             meet(pool);
@@ -134,7 +135,7 @@ TEST_CASE("many tiny loops on more threads than processors") {
 
 TEST_CASE("no wake-up is lost: loops after pauses of every length around the spin time") {
     // Every thread must come to each loop, so a worker that sleeps through its call hangs the test.
-    for (const std::size_t threads : {2, 4}) {
+    for (const std::size_t threads : {2u, 4u}) {
         ThreadPool pool(threads);
         std::mt19937 random(static_cast<unsigned>(threads));
         for (int round = 0; round < 1500; ++round) {
@@ -171,7 +172,7 @@ TEST_CASE("the caller sleeps and is woken when another thread's part takes long"
 }
 
 TEST_CASE("the first exception reaches the caller after all have finished, and the pool lives on") {
-    for (const std::size_t threads : {1, 2, 3, 16}) {
+    for (const std::size_t threads : {1u, 2u, 3u, 16u}) {
         ThreadPool pool(threads);
         std::vector<int> visits;
         for (int round = 0; round < 200; ++round) {
@@ -428,6 +429,28 @@ TEST_CASE("threads have names, and leave the program's signals alone") {
     CHECK(sigismember(&mask, SIGSEGV) == 0);
     pthread_sigmask(SIG_SETMASK, nullptr, &mask);
     CHECK(sigismember(&mask, SIGINT) == 0);
+}
+
+TEST_CASE("no wake-up is lost by a thread that is just falling asleep") {
+    // Made while only one processor is allowed, a pool of two never spins: its thread falls asleep after
+    // each loop, and the next begins at any point of that. If it sleeps through a call, it is not counted as
+    // asleep any more, nobody wakes it, and the last line hangs.
+    cpu_set_t before;
+    cpu_set_t one;
+    REQUIRE(sched_getaffinity(0, sizeof before, &before) == 0);
+    CPU_ZERO(&one);
+    CPU_SET(gpt2::detail::affinity_mask().back(), &one);
+    REQUIRE(sched_setaffinity(0, sizeof one, &one) == 0);
+    ThreadPool pool(2);
+    REQUIRE(sched_setaffinity(0, sizeof before, &before) == 0);
+    std::mt19937 random(1);
+    for (int round = 0; round < 60'000; ++round) {
+        pool.parallel_for(2, 1, [](std::size_t, std::size_t) {});
+        for (auto steps = random() % 400; steps != 0; --steps) {
+            gpt2::detail::pause_briefly();
+        }
+    }
+    meet(pool);
 }
 
 TEST_CASE("a child of fork can use an idle pool and end") {

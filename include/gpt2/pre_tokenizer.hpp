@@ -23,19 +23,21 @@
 
 namespace gpt2::detail {
 
-/// Eight bytes, the first of them in the lowest bits on every machine.
-[[nodiscard]] inline std::uint64_t load_8_bytes(const char* at) noexcept {
-    std::uint64_t word = 0;
+/// As many bytes as @p Word has, the first of them in the lowest bits on every machine.
+template <class Word> [[nodiscard]] Word load_bytes(const char* at) noexcept {
+    Word word = 0;
     std::memcpy(&word, at, sizeof word);
     if constexpr (std::endian::native == std::endian::big) {
-        word = (word & 0x00ff00ff00ff00ffu) << 8 | (word >> 8 & 0x00ff00ff00ff00ffu);
-        word = (word & 0x0000ffff0000ffffu) << 16 | (word >> 16 & 0x0000ffff0000ffffu);
-        word = word << 32 | word >> 32;
+        Word reversed = 0;
+        for (std::size_t i = 0; i < sizeof word; ++i, word >>= 8) {
+            reversed = static_cast<Word>(reversed << 8 | (word & 0xff));
+        }
+        return reversed;
     }
     return word;
 }
 
-/// The number of ASCII letters at the front of the eight bytes of load_8_bytes(). Each byte is compared
+/// The number of ASCII letters at the front of eight bytes from load_bytes(). Each byte is compared
 /// in its own lane: all sums stay below 256, so nothing carries into the neighbour.
 [[nodiscard]] constexpr std::size_t leading_ascii_letters(std::uint64_t word) noexcept {
     constexpr std::uint64_t ones = 0x0101010101010101u;
@@ -66,7 +68,7 @@ public:
         // By far the most frequent: an optional space and ASCII letters.
         const std::size_t after_space = begin + (text_[begin] == ' ' ? 1 : 0);
         if (after_space + 8 <= size_) {
-            const std::size_t letters = leading_ascii_letters(load_8_bytes(text_ + after_space));
+            const std::size_t letters = leading_ascii_letters(load_bytes<std::uint64_t>(text_ + after_space));
             if (letters != 0) {
                 const std::size_t end = after_space + letters;
                 // A byte below 0x80 after less than eight letters is no letter.

@@ -108,13 +108,19 @@ public:
         for (const TokenId token : tokens) {
             size += token_bytes(token).size();
         }
-        std::string out(size, '\0');
+        constexpr std::size_t stroke = detail::token_padding;
+        std::string out(size + stroke, '\0');
         char* end = out.data();
         for (const TokenId token : tokens) {
             const std::string_view bytes = state_->tables.token(static_cast<std::size_t>(token));
-            std::memcpy(end, bytes.data(), bytes.size());
+            if (bytes.size() <= stroke) { // what is copied too much is overwritten by the next, or cut off
+                std::memcpy(end, bytes.data(), stroke);
+            } else {
+                std::memcpy(end, bytes.data(), bytes.size());
+            }
             end += bytes.size();
         }
+        out.resize(size);
         return out;
     }
 

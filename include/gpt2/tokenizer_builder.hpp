@@ -33,10 +33,11 @@ struct OwnedTokenizerTables {
     std::vector<ShortToken> short_tokens;
     std::vector<LongToken> long_tokens;
     std::vector<MergePair> pairs;
+    std::vector<std::uint64_t> pair_filter;
 
     [[nodiscard]] TokenizerTables view() const noexcept {
         return {token_ends, token_bytes,  is_special,  specials, byte_tokens,
-                products,   short_tokens, long_tokens, pairs};
+                products,   short_tokens, long_tokens, pairs,    pair_filter};
     }
 };
 
@@ -219,6 +220,7 @@ private:
             tables_.is_special[product] = 0;
         }
         tables_.pairs.resize(slots_for(merges_.size()));
+        tables_.pair_filter.resize(std::max<std::size_t>(tables_.pairs.size() / 8, 1));
         for (const MergePair& pair : merges_) {
             add_pair(pair, merges, first_line);
         }
@@ -232,7 +234,9 @@ private:
                                    ", which is neither"));
             }
         }
-        std::size_t slot = first_slot(pair_hash(pair.left, pair.right), tables_.pairs.size());
+        const std::uint64_t hash = pair_hash(pair.left, pair.right);
+        tables_.pair_filter[filter_word(hash, tables_.pair_filter.size())] |= filter_bit(hash);
+        std::size_t slot = first_slot(hash, tables_.pairs.size());
         for (; tables_.pairs[slot].rank != no_rank; slot = (slot + 1) & (tables_.pairs.size() - 1)) {
             const MergePair& other = tables_.pairs[slot];
             if (other.left == pair.left && other.right == pair.right) {
@@ -249,7 +253,7 @@ private:
     void add_specials() {
         const std::size_t n = vocabulary_.entries.size();
         tables_.token_ends.reserve(n);
-        tables_.token_bytes.reserve(vocabulary_.bytes.size());
+        tables_.token_bytes.reserve(vocabulary_.bytes.size() + 2 * token_padding);
         for (const VocabularyEntries::Entry& entry : vocabulary_.entries) {
             if (tables_.is_special[entry.id] != 0) {
                 tables_.token_bytes += vocabulary_.spelling(entry);
@@ -259,6 +263,7 @@ private:
             }
             tables_.token_ends.push_back(static_cast<std::uint32_t>(tables_.token_bytes.size()));
         }
+        tables_.token_bytes.append(token_padding, '\0');
         const TokenizerTables view = tables_.view();
         std::sort(tables_.specials.begin(), tables_.specials.end(),
                   [&](std::uint32_t a, std::uint32_t b) { return view.token(a) < view.token(b); });

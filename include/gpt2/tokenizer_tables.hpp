@@ -15,7 +15,7 @@
 /// @file
 /// What the tokenizer reads while it works: flat arrays without pointers, so that they can live in
 /// vectors or in a mapped file alike. Hash tables are open-addressed with linear probing; their size is a
-/// power of two, and at most half of their slots are taken.
+/// power of two, and at most two thirds of their slots are taken.
 
 namespace gpt2::detail {
 
@@ -47,6 +47,8 @@ struct MergePair {
 };
 
 inline constexpr std::size_t max_short_token = 8;
+/// Bytes behind the last token's that may be read, so that short tokens can be copied at one stroke.
+inline constexpr std::size_t token_padding = 16;
 /// Greater than the size of any token.
 inline constexpr std::uint32_t not_encoded = 0x80000000u;
 
@@ -65,7 +67,7 @@ inline constexpr std::uint32_t not_encoded = 0x80000000u;
 
 /// The slots of a table for @p n entries.
 [[nodiscard]] constexpr std::size_t slots_for(std::size_t n) noexcept {
-    return std::bit_ceil(2 * n + 2);
+    return std::bit_ceil(n + n / 2 + 2);
 }
 
 /// A piece of a text, to be looked up.
@@ -77,20 +79,25 @@ struct Piece {
     /// Its bytes as ShortToken has them; size must be 1 to 8.
     [[nodiscard]] std::uint64_t packed() const noexcept {
         if (readable >= 8) {
-            return load_8_bytes(begin) & (~std::uint64_t{0} >> (64 - 8 * size));
+            return load_bytes<std::uint64_t>(begin) & (~std::uint64_t{0} >> (64 - 8 * size));
         }
-        char padded[8] = {};
-        std::memcpy(padded, begin, size);
-        return load_8_bytes(padded);
+        if (size >= 4) { // two words, which may overlap
+            const std::uint64_t last = load_bytes<std::uint32_t>(begin + size - 4);
+            return load_bytes<std::uint32_t>(begin) | last << (8 * (size - 4));
+        }
+        const auto byte = [this](std::size_t at) {
+            return std::uint64_t{static_cast<unsigned char>(begin[at])} << (8 * at);
+        };
+        return byte(0) | byte(size / 2) | byte(size - 1);
     }
 
     /// The hash of its bytes; size must be at least 8. The last 8 bytes may overlap those before.
     [[nodiscard]] std::uint64_t long_hash() const noexcept {
         std::uint64_t hash = size;
         for (std::size_t at = 0; at + 8 < size; at += 8) {
-            hash = mix_bits(hash ^ load_8_bytes(begin + at));
+            hash = mix_bits(hash ^ load_bytes<std::uint64_t>(begin + at));
         }
-        return mix_bits(hash ^ load_8_bytes(begin + size - 8));
+        return mix_bits(hash ^ load_bytes<std::uint64_t>(begin + size - 8));
     }
 };
 
@@ -100,6 +107,14 @@ struct Piece {
 
 [[nodiscard]] constexpr std::uint64_t pair_hash(std::uint32_t left, std::uint32_t right) noexcept {
     return mix_bits(std::uint64_t{left} << 32 | right);
+}
+
+/// Where the filter of pairs has the bit for a hash: bits that do not choose the pair's slot.
+[[nodiscard]] constexpr std::size_t filter_word(std::uint64_t hash, std::size_t words) noexcept {
+    return static_cast<std::size_t>(hash >> 20) & (words - 1);
+}
+[[nodiscard]] constexpr std::uint64_t filter_bit(std::uint64_t hash) noexcept {
+    return std::uint64_t{1} << (hash >> 58);
 }
 
 /// The tables of a vocabulary, as views. V tokens, M merges.
@@ -114,6 +129,7 @@ struct TokenizerTables {
     std::span<const ShortToken> short_tokens;
     std::span<const LongToken> long_tokens;
     std::span<const MergePair> pairs;
+    std::span<const std::uint64_t> pair_filter; ///< 8 bits to a slot of pairs
 
     [[nodiscard]] std::string_view token(std::size_t id) const noexcept {
         const std::size_t begin = id == 0 ? 0 : token_ends[id - 1];
@@ -122,7 +138,11 @@ struct TokenizerTables {
 
     /// The rank of the merge of two neighbours, or no_rank.
     [[nodiscard]] std::uint32_t rank(std::uint32_t left, std::uint32_t right) const noexcept {
-        std::size_t slot = first_slot(pair_hash(left, right), pairs.size());
+        const std::uint64_t hash = pair_hash(left, right);
+        if (!may_merge(hash)) {
+            return no_rank;
+        }
+        std::size_t slot = first_slot(hash, pairs.size());
         for (;; slot = (slot + 1) & (pairs.size() - 1)) {
             const MergePair& pair = pairs[slot];
             if ((pair.left == left && pair.right == right) || pair.rank == no_rank) {
@@ -137,6 +157,11 @@ struct TokenizerTables {
     }
 
 private:
+    /// Most neighbours never merge; the filter says so of nearly all of them and stays in the cache.
+    [[nodiscard]] bool may_merge(std::uint64_t hash) const noexcept {
+        return (pair_filter[filter_word(hash, pair_filter.size())] & filter_bit(hash)) != 0;
+    }
+
     [[nodiscard]] std::uint32_t short_token(const Piece& piece) const noexcept {
         const std::uint64_t packed = piece.packed();
         std::size_t slot = first_slot(short_hash(packed, piece.size), short_tokens.size());

@@ -22,9 +22,9 @@ namespace gpt2::detail {
 /// The tokens in the order of the file.
 struct VocabularyEntries {
     struct Entry {
-        std::size_t begin; ///< in bytes
-        std::uint32_t size;
+        std::uint32_t begin; ///< in bytes
         std::uint32_t id;
+        std::uint16_t size;
         bool spelled; ///< in the alphabet, and so `bytes` are what it stands for; otherwise as written
     };
     std::vector<Entry> entries;
@@ -43,8 +43,10 @@ struct VocabularyEntries {
 /// Receives the parser's events. The document is never built: that would take most of the loading time.
 class VocabularyReader {
 public:
-    /// Generous, and small enough that every sum of sizes fits: the longest token of GPT-2 has 128 bytes.
+    // Generous (the longest token of GPT-2 has 128 bytes), and positions fit into 32 bits even where a
+    // special token's name takes twice as many bytes as what it would spell.
     static constexpr std::size_t max_token_size = 65535;
+    static constexpr std::size_t max_bytes = std::size_t{1} << 30;
     static constexpr std::uint64_t max_id = std::numeric_limits<TokenId>::max() - 1;
 
     VocabularyReader(std::string_view text, std::string_view name) : text_(text), name_(name) {}
@@ -62,9 +64,6 @@ public:
         out_.entries.reserve(text_.size() / bytes_per_entry);
         out_.bytes.reserve(text_.size() / 2);
         Json::sax_parse(text_.data(), text_.data() + text_.size(), this);
-        if (out_.bytes.size() > std::numeric_limits<std::uint32_t>::max()) {
-            fail(concat("expected at most 4294967295 bytes of tokens, found ", out_.bytes.size()));
-        }
         return std::move(out_);
     }
 
@@ -95,12 +94,16 @@ public:
         if (token.empty() || token.size() > max_token_size) {
             fail(concat("expected tokens of 1 to ", max_token_size, " bytes, found one of ", token.size()));
         }
+        if (out_.bytes.size() > max_bytes) {
+            fail(concat("expected at most ", max_bytes, " bytes of tokens, found more"));
+        }
         const std::size_t begin = out_.bytes.size();
         const bool spelled = append_spelled(token, out_.bytes);
         if (!spelled) {
             out_.bytes += token;
         }
-        out_.entries.push_back({begin, static_cast<std::uint32_t>(out_.bytes.size() - begin), 0, spelled});
+        out_.entries.push_back({static_cast<std::uint32_t>(begin), 0,
+                                static_cast<std::uint16_t>(out_.bytes.size() - begin), spelled});
         return true;
     }
     bool parse_error(std::size_t at, const std::string&, const Json::exception& error) {

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: MIT
+#include "gpt2_generate/options.hpp"
+#include "gpt2_generate/report.hpp"
+#include "gpt2_generate/terminal.hpp"
+
+#include <gpt2/gpt2.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <exception>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+
+// gpt2-generate: continues a text on the command line. See --help.
+
+namespace {
+
+enum Status { success = 0, failure = 1, usage = 2, interrupted = 130 };
+
+/// The default model: below the current directory, below one that this program is in, or installed.
+std::filesystem::path find_model() {
+    const std::filesystem::path name = std::filesystem::path("models") / "novella";
+    std::error_code ignored;
+    if (std::filesystem::exists(name, ignored)) {
+        return name;
+    }
+    for (std::filesystem::path directory = program_directory(); !directory.empty();
+         directory = directory.parent_path()) {
+        for (const std::filesystem::path& found : {directory / name, directory / "share" / "gpt2" / name}) {
+            if (std::filesystem::exists(found, ignored)) {
+                return found;
+            }
+        }
+        if (directory == directory.root_path()) {
+            break;
+        }
+    }
+    throw UsageError("found no models/novella in the current directory or above the program; name a model "
+                     "with --model DIR");
+}
+
+std::string prompt_from(const Options& options) {
+    if (options.prompt) {
+        return *options.prompt;
+    }
+    if (options.prompt_file && *options.prompt_file != "-") {
+        return read_file(*options.prompt_file);
+    }
+    if (!options.prompt_file && standard_input_is_terminal()) {
+        throw UsageError("no prompt: give it as an argument, with --prompt-file or on standard input, or use "
+                         "--interactive (an empty one is \"\"; see --help)");
+    }
+    return read_standard_input();
+}
+
+gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt2::ThreadPool>& pool) {
+    gpt2::LoadOptions out;
+    out.pool = pool;
+    if (!options.weights.empty()) {
+        out.weights = options.weights == "float32"   ? gpt2::WeightType::float32
+                      : options.weights == "float16" ? gpt2::WeightType::float16
+                                                     : gpt2::WeightType::bfloat16;
+    }
+    return out;
+}
+
+/// Writes texts from prompts with one model.
+class Writer {
+public:
+    Writer(const Options& options, const std::filesystem::path& directory)
+        : options_(options),
+          pool_(options.threads
+                    ? std::make_shared<gpt2::ThreadPool>(static_cast<std::size_t>(*options.threads))
+                    : gpt2::ThreadPool::process_wide()),
+          start_(Clock::now()), model_(gpt2::Gpt2Model::load(directory, load_options(options, pool_))),
+          config_(options.generation) {
+        machine_ = {.model = directory.string(),
+                    .weights = options.weights.empty() ? "as in the file" : options.weights,
+                    .kv_dtype = options.kv_dtype,
+                    .isa = std::string(gpt2::to_string(model_.isa())),
+                    .threads = pool_->size(),
+                    .load_seconds = std::chrono::duration<double>(Clock::now() - start_).count(),
+                    .weight_bytes = model_.bytes_read()};
+        gpt2::validate(config_, model_.config());
+        if (config_.do_sample && config_.temperature != 0.0f && !config_.seed) {
+            config_.seed = gpt2::fresh_seed(); // one for all texts
+        }
+    }
+
+    /// @returns false if the user interrupted
+    bool write(std::string_view prompt) {
+        const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
+        gpt2::Session session(model_, {.pool = pool_,
+                                       .kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16
+                                                                                  : gpt2::KvDtype::float32});
+        for (std::int64_t i = 0; i < options_.n; ++i) {
+            if (!options_.json && options_.n > 1) {
+                print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");
+            }
+            if (!write_one(session, prompt, tokens,
+                           options_.generation.sample + static_cast<std::uint64_t>(i))) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    bool write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
+                   std::uint64_t number) {
+        Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
+        // Keys and values of the prompt are those of the text before, but for its last token, whose logits
+        // are needed; unless that text slid out of the context.
+        const auto held = session.tokens();
+        sample.prompt_was_read =
+            held.size() >= tokens.size() && std::equal(tokens.begin(), tokens.end(), held.begin());
+        session.truncate(sample.prompt_was_read ? tokens.size() - 1 : 0);
+        config_.sample = config_.do_sample ? number : 0;
+        if (options_.echo) {
+            print(prompt);
+        }
+        {
+            const InterruptScope scope;
+            sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
+            sample.interrupted = InterruptScope::interrupted();
+        }
+        report(sample);
+        return !sample.interrupted;
+    }
+
+    [[nodiscard]] gpt2::StreamCallback callback() const {
+        return [this](const gpt2::GeneratedToken& token) {
+            if (!options_.json && !token.text.empty()) {
+                print(token.text);
+            }
+            return InterruptScope::interrupted() ? gpt2::Flow::stop : gpt2::Flow::proceed;
+        };
+    }
+
+    void report(const Sample& sample) const {
+        if (options_.json) {
+            print(json_line(machine_, sample, options_.stats));
+            return;
+        }
+        print("\n");
+        if (config_.logprobs) {
+            print(logprobs_text(sample, model_.tokenizer()));
+        }
+        if (options_.stats) {
+            std::cerr << stats_text(machine_, sample);
+        }
+    }
+
+    const Options& options_;
+    std::shared_ptr<gpt2::ThreadPool> pool_;
+    Clock::time_point start_;
+    gpt2::Gpt2Model model_;
+    gpt2::GenerationConfig config_;
+    Machine machine_;
+};
+
+/// Prompts line by line; an interrupt ends the text, not the conversation.
+int converse(Writer& writer) {
+    const bool ask = standard_input_is_terminal();
+    for (std::string line;;) {
+        if (ask) {
+            std::cerr << "> " << std::flush;
+        }
+        if (!std::getline(std::cin, line)) {
+            if (ask) {
+                std::cerr << '\n';
+            }
+            return std::cin.bad() ? failure : success;
+        }
+        if (line.ends_with('\r')) {
+            line.pop_back();
+        }
+        try {
+            writer.write(line);
+        } catch (const gpt2::ContextError& e) { // the next prompt may be shorter
+            std::cerr << "gpt2-generate: error: " << e.what() << '\n';
+        }
+    }
+}
+
+int run(int argc, char** argv) {
+    const std::optional<Options> options = parse(argc, argv);
+    if (!options) {
+        return success;
+    }
+    const std::string prompt = options->interactive ? std::string() : prompt_from(*options);
+    Writer writer(*options, options->model ? *options->model : find_model());
+    if (options->interactive) {
+        return converse(writer);
+    }
+    return writer.write(prompt) ? success : interrupted;
+}
+
+int complain(const std::exception& e, int status) {
+    std::cerr << "gpt2-generate: error: " << e.what() << '\n';
+    return status;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    try {
+        return run(argc, argv);
+    } catch (const UsageError& e) {
+        return complain(e, usage);
+    } catch (const gpt2::OptionError& e) {
+        return complain(e, usage);
+    } catch (const std::exception& e) {
+        return complain(e, failure);
+    }
+}

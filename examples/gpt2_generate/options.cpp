@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+#include "options.hpp"
+
+#include <gpt2/version.hpp>
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace {
+
+constexpr const char* description = "Continues a text with a GPT-2 model.";
+
+constexpr const char* footer = R"(
+The prompt is the argument, the file, or standard input when that is no terminal; one line end at the end of
+a file or of standard input is left out. An empty prompt lets the model begin. The text goes to standard
+output as it is made, everything else to standard error.
+
+Tokens are drawn at random: with temperature 0.8 and top-k 40 if none of --temperature, --top-k, --top-p and
+--min-p is given, else with those that are. --greedy, or temperature 0, takes the most probable one.
+Names may also be written with underscores: --top_k, --max_new_tokens.
+
+Ctrl-C ends the text and keeps what was produced; a second one kills the program. Status: 0, 1 on failure,
+2 for a command line that makes no sense, 130 after Ctrl-C.
+
+Examples:
+  gpt2-generate "There was once a poor woodcutter who"
+  gpt2-generate --seed 42 --max-new-tokens 200 --stop "The End" "It was a dark and stormy night, and"
+  gpt2-generate --model gpt2-medium --weights float16 --stats < prompt.txt
+  gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text)";
+
+/// "--top_k=40" as "--top-k=40"; arguments after "--" are left alone.
+std::vector<std::string> with_dashes(int argc, char** argv) {
+    std::vector<std::string> out(argv + std::min(argc, 1), argv + argc);
+    for (std::string& argument : out) {
+        if (argument == "--") {
+            break;
+        }
+        if (argument.starts_with("--")) {
+            const auto end =
+                argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
+            std::replace(argument.begin(), end, '_', '-');
+        }
+    }
+    std::reverse(out.begin(), out.end()); // what CLI11 wants
+    return out;
+}
+
+void add_input(CLI::App& app, Options& o) {
+    app.add_option("prompt", o.prompt, "The text to continue; put -- before one that begins with a dash");
+    app.add_option("-f,--prompt-file", o.prompt_file, "Read the prompt from this file; - is standard input")
+        ->type_name("FILE")
+        ->excludes("prompt");
+    app.add_flag("-i,--interactive", o.interactive,
+                 "Ask for prompts, one a line, until end of input (Ctrl-D)")
+        ->excludes("prompt")
+        ->excludes("--prompt-file");
+    app.add_option("-n,--n", o.n, "Number of texts to write from the prompt (default 1)")->type_name("N");
+    app.add_option("-m,--model", o.model,
+                   "Directory of the model: config.json, model.safetensors, vocab.json, merges.txt (default: "
+                   "models/novella in the current directory, else found from where the program is)")
+        ->type_name("DIR");
+}
+
+void add_generation(CLI::App& app, gpt2::GenerationConfig& g) {
+    const std::string group = "Generation";
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)->type_name(type)->group(group);
+    };
+    add("--max-new-tokens", g.max_new_tokens, "N", "At most so many new tokens (default 100)");
+    auto* greedy = app.add_flag("--greedy")->description("Always take the most probable token")->group(group);
+    app.add_flag("--do-sample")
+        ->description("Draw tokens at random; the default")
+        ->group(group)
+        ->excludes(greedy);
+    add("--temperature", g.temperature, "T", "Divide the logits by T; below 1 safer, above 1 wilder")
+        ->excludes(greedy);
+    add("--top-k", g.top_k, "K", "Draw from the K most probable tokens; 0: from all")->excludes(greedy);
+    add("--top-p", g.top_p, "P", "Draw from the most probable tokens that hold the share P, 0 to 1")
+        ->excludes(greedy);
+    add("--min-p", g.min_p, "P", "Draw from tokens at least P times as probable as the first, 0 to 1")
+        ->excludes(greedy);
+    add("--repetition-penalty", g.repetition_penalty, "R",
+        "Make tokens of prompt and text less probable; 1 does nothing");
+    add("--seed", g.seed, "SEED", "The same seed gives the same text, everywhere (default: a new one)")
+        ->excludes(greedy);
+    add("--sample", g.sample, "I", "Number of the first text among those of the seed (default 0)")
+        ->excludes(greedy);
+    add("--stop", g.stop_strings, "TEXT",
+        "End before this text; may be given several times (a line end in bash: --stop $'\\n')")
+        ->allow_extra_args(false)
+        ->take_all();
+    add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's");
+    app.add_flag("--ignore-eos", g.ignore_eos, "Do not end there")->group(group);
+    const std::map<std::string, gpt2::Overflow> overflows{{"error", gpt2::Overflow::error},
+                                                          {"slide", gpt2::Overflow::slide}};
+    add("--overflow", g.overflow, "error|slide",
+        "A text longer than the context is an error (default), or goes on from its last half context")
+        ->transform(CLI::Transformer(overflows))
+        ->check(CLI::IsMember({0, 1}).description("")) // what the names became
+        ->option_text("error|slide");
+}
+
+void add_output(CLI::App& app, Options& o) {
+    const std::string group = "Output";
+    app.add_flag("--echo", o.echo, "Print the prompt before the text")->group(group);
+    app.add_flag("--json", o.json, "Print one JSON object for each text, on one line, when it is complete")
+        ->group(group)
+        ->excludes("--echo");
+    app.add_flag("--logprobs", o.generation.logprobs, "Print the log-probability of each token")
+        ->group(group);
+    app.add_flag("--stats", o.stats, "Print times, speed, memory and bandwidth")->group(group);
+}
+
+void add_machine(CLI::App& app, Options& o) {
+    const std::string group = "Machine";
+    const std::map<std::string, std::string> names{{"f32", "float32"},   {"float32", "float32"},
+                                                   {"f16", "float16"},   {"float16", "float16"},
+                                                   {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}};
+    const std::map<std::string, std::string> kv_names{
+        {"f32", "float32"}, {"float32", "float32"}, {"f16", "float16"}, {"float16", "float16"}};
+    const auto check = [](std::map<std::string, std::string> known, const std::string& expected) {
+        return CLI::Validator(
+            [known = std::move(known), expected](std::string& value) {
+                const auto found = known.find(value);
+                if (found == known.end()) {
+                    return "expected " + expected + ", found " + value;
+                }
+                value = found->second;
+                return std::string();
+            },
+            "");
+    };
+    app.add_option("--threads", o.threads, "Threads to compute with (default: one for each core)")
+        ->type_name("N")
+        ->group(group);
+    app.add_option(
+           "--weights", o.weights,
+           "Format of the weights in memory: float32 (f32), float16 (f16) or bfloat16 (bf16) (default: "
+           "that of the file)")
+        ->transform(check(names, "float32, float16 or bfloat16"))
+        ->type_name("FORMAT")
+        ->group(group);
+    app.add_option("--kv-dtype", o.kv_dtype, "Format of keys and values: float32 (default) or float16")
+        ->transform(check(kv_names, "float32 or float16"))
+        ->type_name("FORMAT")
+        ->group(group);
+}
+
+/// What the options mean together.
+void complete(const CLI::App& app, Options& o) {
+    gpt2::GenerationConfig& g = o.generation;
+    g.do_sample = app.count("--greedy") == 0;
+    if (g.do_sample && !g.temperature && !g.top_k && !g.top_p && !g.min_p) {
+        g.temperature = 0.8f;
+        g.top_k = 40;
+    }
+    if (o.n < 1) {
+        throw UsageError("--n is " + std::to_string(o.n) + ", expected 1 or more");
+    }
+    if (o.threads && *o.threads < 1) {
+        throw UsageError("--threads is " + std::to_string(*o.threads) + ", expected 1 or more");
+    }
+    if (o.n > 1 && (!g.do_sample || g.temperature == 0.0f)) {
+        throw UsageError(
+            "--n " + std::to_string(o.n) +
+            " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
+    }
+    // What needs no model is checked before one is loaded.
+    gpt2::Config any;
+    any.vocab_size = std::numeric_limits<gpt2::TokenId>::max();
+    gpt2::validate(g, any);
+}
+
+} // namespace
+
+std::optional<Options> parse(int argc, char** argv) {
+    Options o;
+    o.generation.max_new_tokens = 100;
+    CLI::App app(description, "gpt2-generate");
+    app.footer(footer);
+    app.set_version_flag("--version", std::string("gpt2-generate ") + gpt2::version_string);
+    app.get_formatter()->column_width(34);
+    app.option_defaults()->take_last();
+    add_input(app, o);
+    add_generation(app, o.generation);
+    add_output(app, o);
+    add_machine(app, o);
+    try {
+        app.parse(with_dashes(argc, argv));
+    } catch (const CLI::Success& asked) {
+        app.exit(asked);
+        return std::nullopt;
+    } catch (const CLI::ExtrasError& e) {
+        throw UsageError(std::string(e.what()) + " (a prompt of several words needs quotes; see --help)");
+    } catch (const CLI::ParseError& e) {
+        throw UsageError(std::string(e.what()) + " (see --help)");
+    }
+    complete(app, o);
+    return o;
+}

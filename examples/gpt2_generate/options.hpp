@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <gpt2/generation_config.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+/// @file
+/// The command line of gpt2-generate.
+
+/// A command line that makes no sense.
+class UsageError : public std::runtime_error {
+public:
+    using std::runtime_error::runtime_error;
+};
+
+struct Options {
+    std::optional<std::string> prompt;      ///< as an argument
+    std::optional<std::string> prompt_file; ///< "-" is standard input
+    std::optional<std::filesystem::path> model;
+    std::string weights; ///< float32, float16 or bfloat16; empty: those of the file
+    std::string kv_dtype = "float32";
+    std::optional<std::int64_t> threads;
+    std::int64_t n = 1; ///< samples
+    bool interactive = false;
+    bool echo = false;
+    bool json = false;
+    bool stats = false;
+    gpt2::GenerationConfig generation;
+};
+
+/// Reads the command line.
+/// @returns nothing if it asked for help or the version, which is then printed
+/// @throws UsageError, or gpt2::OptionError for values out of range
+[[nodiscard]] std::optional<Options> parse(int argc, char** argv);

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#include "report.hpp"
+
+#include "terminal.hpp"
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <cstdio>
+
+namespace {
+
+template <class... Values> std::string format(const char* pattern, Values... values) {
+    char line[256];
+    std::snprintf(line, sizeof line, pattern, values...);
+    return line;
+}
+
+std::string_view finish_reason(const Sample& sample) {
+    return sample.interrupted ? std::string_view("interrupted")
+                              : gpt2::to_string(sample.result.finish_reason);
+}
+
+double per_second(double seconds) {
+    return seconds > 0.0 ? 1.0 / seconds : 0.0;
+}
+
+} // namespace
+
+std::string stats_text(const Machine& machine, const Sample& sample) {
+    const gpt2::GenerationResult& r = sample.result;
+    const double tpot = r.tpot.count();
+    std::string out = "model      " + machine.model + ", weights " + machine.weights + ", KV cache " +
+                      machine.kv_dtype + ", " + machine.isa + ", " + std::to_string(machine.threads) +
+                      (machine.threads == 1 ? " thread\n" : " threads\n");
+    out += format("load       %.1f ms\n", machine.load_seconds * 1e3);
+    out += format("prompt     %zu tokens, time to first token %.2f ms%s\n", sample.prompt_tokens,
+                  r.ttft.count() * 1e3, sample.prompt_was_read ? " (prompt read before)" : "");
+    out += format("text       %zu tokens in %.3f s, %.3f ms per token after the first, %.1f tokens/s\n",
+                  r.tokens.size(), r.total.count(), tpot * 1e3, per_second(tpot));
+    out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)\n",
+                  static_cast<double>(machine.weight_bytes) * per_second(tpot) * 1e-9,
+                  static_cast<double>(machine.weight_bytes) * 1e-6);
+    out += format("memory     %.1f MB at most\n", static_cast<double>(peak_memory()) * 1e-6);
+    out += "finished   " + std::string(finish_reason(sample));
+    if (r.seed) {
+        out += format(", seed %llu, sample %llu", static_cast<unsigned long long>(*r.seed),
+                      static_cast<unsigned long long>(sample.number));
+    }
+    return out + "\n";
+}
+
+std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer) {
+    std::string out = "   id  log p  token\n";
+    double sum = 0.0;
+    for (std::size_t i = 0; i < sample.result.tokens.size(); ++i) {
+        const gpt2::TokenId id = sample.result.tokens[i];
+        const auto logprob = static_cast<double>(sample.result.logprobs[i]);
+        sum += logprob;
+        out += format("%5d %6.2f  ", id, logprob) + gpt2::detail::quoted(tokenizer.token_bytes(id)) + "\n";
+    }
+    if (const std::size_t n = sample.result.tokens.size(); n > 0) {
+        out += format("%zu tokens, log p %.2f, perplexity %.2f\n", n, sum,
+                      std::exp(-sum / static_cast<double>(n)));
+    }
+    return out;
+}
+
+std::string json_line(const Machine& machine, const Sample& sample, bool with_stats) {
+    const gpt2::GenerationResult& r = sample.result;
+    nlohmann::ordered_json line;
+    line["prompt"] = sample.prompt;
+    line["text"] = r.text;
+    line["finish_reason"] = finish_reason(sample);
+    if (!r.stop_string.empty()) {
+        line["stop_string"] = r.stop_string;
+    }
+    line["prompt_tokens"] = sample.prompt_tokens;
+    line["tokens"] = r.tokens;
+    if (!r.logprobs.empty()) {
+        line["logprobs"] = r.logprobs;
+    }
+    if (r.seed) {
+        line["seed"] = *r.seed;
+        line["sample"] = sample.number;
+    }
+    if (with_stats) {
+        const double tpot = r.tpot.count();
+        line["stats"] = {{"model", machine.model},
+                         {"weights", machine.weights},
+                         {"kv_dtype", machine.kv_dtype},
+                         {"isa", machine.isa},
+                         {"threads", machine.threads},
+                         {"load_s", machine.load_seconds},
+                         {"ttft_s", r.ttft.count()},
+                         {"prompt_was_read", sample.prompt_was_read},
+                         {"tpot_s", tpot},
+                         {"total_s", r.total.count()},
+                         {"tokens_per_s", per_second(tpot)},
+                         {"weight_bytes_per_token", machine.weight_bytes},
+                         {"bytes_per_s", static_cast<double>(machine.weight_bytes) * per_second(tpot)},
+                         {"peak_memory_bytes", peak_memory()}};
+    }
+    return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}

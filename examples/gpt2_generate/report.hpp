@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <gpt2/generation.hpp>
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+/// @file
+/// What gpt2-generate tells beside the text.
+
+/// Of the run as a whole.
+struct Machine {
+    std::string model;
+    std::string weights; ///< format, as asked for
+    std::string kv_dtype;
+    std::string isa;
+    std::size_t threads = 0;
+    double load_seconds = 0.0;
+    std::size_t weight_bytes = 0; ///< that one token reads
+};
+
+/// One text.
+struct Sample {
+    std::string_view prompt;
+    std::size_t prompt_tokens = 0;
+    std::uint64_t number = 0; ///< GenerationConfig::sample
+    bool interrupted = false;
+    bool prompt_was_read = false; ///< for an earlier text, so that its time is not in this one's TTFT
+    gpt2::GenerationResult result;
+};
+
+/// Several lines for a reader.
+[[nodiscard]] std::string stats_text(const Machine& machine, const Sample& sample);
+
+/// A table of tokens and their log-probabilities.
+[[nodiscard]] std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer);
+
+/// One line, with its end. Bytes that are not UTF-8 become U+FFFD.
+[[nodiscard]] std::string json_line(const Machine& machine, const Sample& sample, bool with_stats);

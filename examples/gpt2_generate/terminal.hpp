@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+/// @file
+/// What gpt2-generate asks of the operating system.
+
+/// Writes to standard output, at once.
+/// @throws std::runtime_error if it cannot be written
+void print(std::string_view text);
+
+[[nodiscard]] bool standard_input_is_terminal();
+
+/// The rest of standard input, or a whole file, without one line end at its end.
+/// @throws std::runtime_error naming the file
+[[nodiscard]] std::string read_standard_input();
+[[nodiscard]] std::string read_file(const std::filesystem::path& path);
+
+/// The directory of this program; empty if the system does not tell.
+[[nodiscard]] std::filesystem::path program_directory();
+
+/// Bytes of memory that this process had at most; 0 if the system does not tell.
+[[nodiscard]] std::size_t peak_memory();
+
+/// While one lives, the first Ctrl-C (or SIGTERM) is only noted. The second one kills.
+class InterruptScope {
+public:
+    InterruptScope();
+    ~InterruptScope();
+    InterruptScope(const InterruptScope&) = delete;
+    InterruptScope& operator=(const InterruptScope&) = delete;
+
+    [[nodiscard]] static bool interrupted();
+};

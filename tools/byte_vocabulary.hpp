@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <gpt2/byte_alphabet.hpp>
+#include <gpt2/config.hpp>
+#include <gpt2/error.hpp>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+/// @file
+/// The smallest tokenizer there is, for models with random weights.
+
+namespace gpt2::tools {
+
+/// Writes vocab.json and merges.txt of a tokenizer in which token b < 256 is the byte b and the model's
+/// end-of-text token, if it has one above that, is `<|endoftext|>`. There are no merges.
+/// @throws FileError
+inline void write_byte_vocabulary(const std::filesystem::path& directory, const Config& config) {
+    std::string json = "{";
+    for (int byte = 0; byte < 256; ++byte) {
+        const char c = static_cast<char>(byte);
+        const std::string key = detail::spell({&c, 1});
+        json += byte == 0 ? "" : ", ";
+        json += detail::concat('"', key == "\"" || key == "\\" ? "\\" : "", key, "\": ", byte);
+    }
+    if (config.eos_token_id && *config.eos_token_id >= 256) {
+        json += detail::concat(", \"<|endoftext|>\": ", *config.eos_token_id);
+    }
+    std::ofstream(directory / "vocab.json") << json << "}\n";
+    std::ofstream(directory / "merges.txt") << "#version: 0.2\n";
+    if (!std::filesystem::exists(directory / "merges.txt")) {
+        throw FileError(detail::concat("cannot write into ", detail::quoted(directory.string())));
+    }
+}
+
+} // namespace gpt2::tools
