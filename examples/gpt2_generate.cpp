@@ -20,7 +20,7 @@
 
 namespace {
 
-enum Status { success = 0, failure = 1, usage = 2, interrupted = 130 };
+enum Status { success = 0, failure = 1, usage = 2, signalled = 128 };
 
 /// The default model: below the current directory, below one that this program is in, or installed.
 std::filesystem::path find_model() {
@@ -92,8 +92,8 @@ public:
         }
     }
 
-    /// @returns false if the user interrupted
-    bool write(std::string_view prompt) {
+    /// @returns 0, or the signal that ended it early
+    int write(std::string_view prompt) {
         const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
         gpt2::Session session(model_, {.pool = pool_,
                                        .kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16
@@ -102,19 +102,19 @@ public:
             if (!options_.json && options_.n > 1) {
                 print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");
             }
-            if (!write_one(session, prompt, tokens,
-                           options_.generation.sample + static_cast<std::uint64_t>(i))) {
-                return false;
+            if (const int signal = write_one(session, prompt, tokens,
+                                             options_.generation.sample + static_cast<std::uint64_t>(i))) {
+                return signal;
             }
         }
-        return true;
+        return 0;
     }
 
 private:
     using Clock = std::chrono::steady_clock;
 
-    bool write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
-                   std::uint64_t number) {
+    int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
+                  std::uint64_t number) {
         Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
         // Keys and values of the prompt are those of the text before, but for its last token, whose logits
         // are needed; unless that text slid out of the context.
@@ -126,13 +126,15 @@ private:
         if (options_.echo) {
             print(prompt);
         }
+        int signal = 0;
         {
             const InterruptScope scope;
             sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
-            sample.interrupted = InterruptScope::interrupted();
+            signal = InterruptScope::signal();
         }
+        sample.interrupted = signal != 0;
         report(sample);
-        return !sample.interrupted;
+        return signal;
     }
 
     [[nodiscard]] gpt2::StreamCallback callback() const {
@@ -140,7 +142,7 @@ private:
             if (!options_.json && !token.text.empty()) {
                 print(token.text);
             }
-            return InterruptScope::interrupted() ? gpt2::Flow::stop : gpt2::Flow::proceed;
+            return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
         };
     }
 
@@ -166,7 +168,7 @@ private:
     Machine machine_;
 };
 
-/// Prompts line by line; an interrupt ends the text, not the conversation.
+/// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.
 int converse(Writer& writer) {
     const bool ask = standard_input_is_terminal();
     for (std::string line;;) {
@@ -183,7 +185,9 @@ int converse(Writer& writer) {
             line.pop_back();
         }
         try {
-            writer.write(line);
+            if (const int signal = writer.write(line); signal != 0 && !ask) {
+                return signalled + signal;
+            }
         } catch (const gpt2::ContextError& e) { // the next prompt may be shorter
             std::cerr << "gpt2-generate: error: " << e.what() << '\n';
         }
@@ -200,7 +204,8 @@ int run(int argc, char** argv) {
     if (options->interactive) {
         return converse(writer);
     }
-    return writer.write(prompt) ? success : interrupted;
+    const int signal = writer.write(prompt);
+    return signal == 0 ? success : signalled + signal;
 }
 
 int complain(const std::exception& e, int status) {

@@ -185,7 +185,7 @@ TEST_CASE("attend: sharp attention, where most weights vanish") {
 TEST_CASE("attend: the bound means something") {
     const auto expected = exact_attend(random_head(64, 1024, KvDtype::float32, 1.0f), 1024);
     for (const Bounded& x : expected) {
-        CHECK(x.error < 2e-4);
+        CHECK(x.error < 5e-4);
     }
 }
 

@@ -306,6 +306,10 @@ TEST_CASE("the head: tied, separate, a copy, a contradiction") {
     CHECK_FALSE(separate());
     parts.tied.reset();
     CHECK_FALSE(separate());
+    const std::string copied = parts.model();
+    CHECK_THROWS_AS(
+        (void)Checkpoint::from_bytes(parts.config_text(), as_bytes(copied)).tensor("lm_head.weight"),
+        OptionError);
 
     parts.tensors["lm_head.weight"].data.back() = '\2';
     parts.check_refused({"\"lm_head.weight\"", "a copy of \"wte.weight\"", "tie_word_embeddings"});

@@ -145,16 +145,16 @@ TEST_CASE("threads and pieces, with each format of weights and cache and on each
         for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
             CAPTURE(to_string(type));
             CAPTURE(to_string(cache));
-            const auto tokens = std::span(text()).first(n_text);
+            const auto tokens = std::span(text()).first(type == WeightType::float16 ? n_text : 140);
             check_threads_and_pieces(model, cache, tokens);
-            const std::vector<float> expected = read(model, with(2, cache), tokens, {n_text});
+            const std::vector<float> expected = read(model, with(2, cache), tokens, {tokens.size()});
             for (const Isa isa : levels) {
                 CAPTURE(to_string(isa));
                 const auto other =
                     Gpt2Model::load(test::novella(), {.weights = type, .isa = isa, .pool = nullptr});
                 REQUIRE(other.isa() == isa);
-                CHECK(mismatch(read(other, with(2, cache), tokens, random_pieces(n_text, 9)), expected) ==
-                      "");
+                CHECK(mismatch(read(other, with(2, cache), tokens, random_pieces(tokens.size(), 9)),
+                               expected) == "");
             }
         }
     }
@@ -272,8 +272,6 @@ TEST_CASE("after truncate") {
             const std::size_t rest = std::min<std::size_t>(n_text - length, 30);
             CHECK(mismatch(read(session, tokens.subspan(length, rest), random_pieces(rest, 5)),
                            std::span(expected).subspan(length * V, rest * V)) == "");
-            session.truncate(length);
-            read(session, tokens.subspan(length), {n_text - length}); // for the next length
         }
     }
 }
@@ -391,7 +389,9 @@ void check_ends(Session& session, std::span<const TokenId> tokens, const Pieces&
 
 void check_real_size(const gpt2::Config& config, gpt2::Dtype dtype, std::size_t n) {
     const test::TemporaryDirectory directory;
-    gpt2::tools::write_random_model(directory.path(), config, {.dtype = dtype});
+    gpt2::tools::RandomModelOptions options;
+    options.dtype = dtype;
+    gpt2::tools::write_random_model(directory.path(), config, options);
     for (const char* file : {"vocab.json", "merges.txt"}) {
         std::filesystem::copy_file(
             std::filesystem::path(GPT2_SOURCE_DIR) / "tests" / "data" / "tokenizer" / file, directory / file);

@@ -5,6 +5,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <initializer_list>
 #include <limits>
@@ -331,17 +332,20 @@ TEST_CASE("pack_rows: tiles of rows, the last filled up with zeros") {
     }
 }
 
-TEST_CASE("tile_for: the smallest tile that holds the rows, or the largest") {
+TEST_CASE("tile_for: one of the sizes; one row is never padded, and few rows take one pass") {
     for (const Isa isa : test::levels()) {
         const Kernels& kernels = kernels_for(isa);
         CHECK(kernels.isa == isa);
+        CHECK(kernels.tile_for(1) == 1);
         for (std::size_t rows = 1; rows <= 30; ++rows) {
             const std::size_t tile = kernels.tile_for(rows);
-            CHECK((tile >= rows || tile == kernels.tiles.back()));
-            for (const std::size_t other : kernels.tiles) {
-                CHECK((other < rows || other >= tile));
-            }
+            CHECK(std::ranges::count(kernels.tiles, tile) > 0);
+            CHECK((rows > kernels.tiles.back() || tile >= rows));
         }
+    }
+    if (supported_isa() == Isa::avx512) { // two tiles of 8 rather than 12 and 4 in a tile of 12
+        CHECK(kernels_for(Isa::avx512).tile_for(16) == 8);
+        CHECK(kernels_for(Isa::avx512).tile_for(512) == 12);
     }
 }
 

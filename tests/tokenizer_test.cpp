@@ -157,7 +157,7 @@ TEST_CASE("all cases of the original encoder") {
     const std::vector<Case> cases = original_cases();
     REQUIRE(cases.size() == 400);
     for (const Case& c : cases) {
-        CAPTURE(c.text);
+        INFO(gpt2::detail::quoted(c.text, 4096));
         CHECK(gpt2_tokenizer().encode(c.text) == c.ids);
         CHECK(gpt2_tokenizer().decode(c.ids) == c.text);
     }
@@ -166,7 +166,7 @@ TEST_CASE("all cases of the original encoder") {
 TEST_CASE("the reference agrees with the original too") {
     const reference::Tokenizer plain = plain_tokenizer(gpt2_files);
     for (const Case& c : original_cases()) {
-        CAPTURE(c.text);
+        INFO(gpt2::detail::quoted(c.text, 4096));
         CHECK(plain.encode(c.text) == c.ids);
     }
 }
@@ -210,7 +210,7 @@ TEST_CASE("the scanner cuts as the pattern does, and any bytes come back") {
     for (int round = 0; round < 20000; ++round) {
         const std::string text =
             round % 4 == 0 ? random_bytes(random, random() % 40) : random_text(random, random() % 12);
-        CAPTURE(text);
+        INFO(gpt2::detail::quoted(text, 4096));
         REQUIRE(pieces(text) == reference::Pattern(text).pieces());
         REQUIRE(gpt2_tokenizer().decode(gpt2_tokenizer().encode(text)) == text);
     }
@@ -233,7 +233,7 @@ TEST_CASE("random text gives the tokens of the reference, in both vocabularies")
         for (int round = 0; round < 1500; ++round) {
             const std::string text =
                 round % 4 == 0 ? random_bytes(random, random() % 100) : random_text(random, random() % 30);
-            CAPTURE(text);
+            INFO(gpt2::detail::quoted(text, 4096));
             REQUIRE(tokenizer.encode(text) == plain.encode(text));
         }
     }

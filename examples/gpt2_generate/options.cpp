@@ -6,9 +6,11 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <charconv>
 #include <limits>
 #include <map>
-#include <string_view>
+#include <memory>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -51,6 +53,61 @@ std::vector<std::string> with_dashes(int argc, char** argv) {
     return out;
 }
 
+/// Whole numbers, read strictly: CLI11 takes 010 for 8, wraps -1 and cuts what is too large.
+template <class Integer> CLI::Validator integer() {
+    return CLI::Validator(
+        [](std::string& text) -> std::string {
+            const bool plus = text.starts_with('+') && text.size() > 1 && text[1] != '-';
+            const char* const begin = text.data() + (plus ? 1 : 0);
+            const char* const end = text.data() + text.size();
+            Integer value{};
+            const auto [stop, error] = std::from_chars(begin, end, value);
+            using Limits = std::numeric_limits<Integer>;
+            if (error == std::errc::invalid_argument || stop != end) {
+                return "expected a whole number" + std::string(Limits::is_signed ? "" : ", 0 or more") +
+                       ", found " + text;
+            }
+            if (error == std::errc::result_out_of_range) {
+                return "expected a number from " + std::to_string(Limits::min()) + " to " +
+                       std::to_string(Limits::max()) + ", found " + text;
+            }
+            text = std::to_string(value);
+            return {};
+        },
+        "");
+}
+
+CLI::Validator number() {
+    return CLI::Validator(
+        [](std::string& text) -> std::string {
+            float value = 0.0f;
+            return CLI::detail::lexical_cast(text, value) ? "" : "expected a number, found " + text;
+        },
+        "");
+}
+
+/// One of some names; a known abbreviation becomes its name.
+CLI::Validator choice(std::map<std::string, std::string> known, const std::string& expected) {
+    return CLI::Validator(
+        [known = std::move(known), expected](std::string& value) -> std::string {
+            const auto found = known.find(value);
+            if (found == known.end()) {
+                return "expected " + expected + ", found " + value;
+            }
+            value = found->second;
+            return {};
+        },
+        "");
+}
+
+/// Help without a list of what each option excludes.
+class Formatter : public CLI::Formatter {
+public:
+    std::string make_option_opts(const CLI::Option* option) const override {
+        return option->get_type_name().empty() ? "" : " " + option->get_type_name();
+    }
+};
+
 void add_input(CLI::App& app, Options& o) {
     app.add_option("prompt", o.prompt, "The text to continue; put -- before one that begins with a dash");
     app.add_option("-f,--prompt-file", o.prompt_file, "Read the prompt from this file; - is standard input")
@@ -60,50 +117,63 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
-    app.add_option("-n,--n", o.n, "Number of texts to write from the prompt (default 1)")->type_name("N");
+    app.add_option("-n,--n", o.n, "Number of texts to write from the prompt (default 1)")
+        ->type_name("N")
+        ->transform(integer<std::int64_t>());
     app.add_option("-m,--model", o.model,
-                   "Directory of the model: config.json, model.safetensors, vocab.json, merges.txt (default: "
-                   "models/novella in the current directory, else found from where the program is)")
+                   "Directory of the model: config.json, model.safetensors, vocab.json, "
+                   "merges.txt\n(default: models/novella in the current directory, else above the program)")
         ->type_name("DIR");
 }
 
-void add_generation(CLI::App& app, gpt2::GenerationConfig& g) {
+void add_generation(CLI::App& app, Options& o) {
+    gpt2::GenerationConfig& g = o.generation;
     const std::string group = "Generation";
     const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
         return app.add_option(name, target, help)->type_name(type)->group(group);
     };
-    add("--max-new-tokens", g.max_new_tokens, "N", "At most so many new tokens (default 100)");
+    const auto whole = integer<std::int64_t>();
+    const auto natural = integer<std::uint64_t>();
+    const auto real = number();
+    add("--max-new-tokens", g.max_new_tokens, "N", "At most so many new tokens (default 100)")
+        ->transform(whole);
     auto* greedy = app.add_flag("--greedy")->description("Always take the most probable token")->group(group);
     app.add_flag("--do-sample")
         ->description("Draw tokens at random; the default")
         ->group(group)
         ->excludes(greedy);
     add("--temperature", g.temperature, "T", "Divide the logits by T; below 1 safer, above 1 wilder")
-        ->excludes(greedy);
-    add("--top-k", g.top_k, "K", "Draw from the K most probable tokens; 0: from all")->excludes(greedy);
+        ->excludes(greedy)
+        ->transform(real);
+    add("--top-k", g.top_k, "K", "Draw from the K most probable tokens; 0: from all")
+        ->excludes(greedy)
+        ->transform(whole);
     add("--top-p", g.top_p, "P", "Draw from the most probable tokens that hold the share P, 0 to 1")
-        ->excludes(greedy);
+        ->excludes(greedy)
+        ->transform(real);
     add("--min-p", g.min_p, "P", "Draw from tokens at least P times as probable as the first, 0 to 1")
-        ->excludes(greedy);
+        ->excludes(greedy)
+        ->transform(real);
     add("--repetition-penalty", g.repetition_penalty, "R",
-        "Make tokens of prompt and text less probable; 1 does nothing");
+        "Make tokens of prompt and text less probable; 1 does nothing")
+        ->transform(real);
     add("--seed", g.seed, "SEED", "The same seed gives the same text, everywhere (default: a new one)")
-        ->excludes(greedy);
+        ->excludes(greedy)
+        ->transform(natural);
     add("--sample", g.sample, "I", "Number of the first text among those of the seed (default 0)")
-        ->excludes(greedy);
+        ->excludes(greedy)
+        ->transform(natural);
     add("--stop", g.stop_strings, "TEXT",
-        "End before this text; may be given several times (a line end in bash: --stop $'\\n')")
+        "End before this text; may be given several times\n(a line end in bash: --stop $'\\n')")
         ->allow_extra_args(false)
         ->take_all();
-    add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's");
+    add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's")
+        ->transform(integer<gpt2::TokenId>());
     app.add_flag("--ignore-eos", g.ignore_eos, "Do not end there")->group(group);
-    const std::map<std::string, gpt2::Overflow> overflows{{"error", gpt2::Overflow::error},
-                                                          {"slide", gpt2::Overflow::slide}};
-    add("--overflow", g.overflow, "error|slide",
-        "A text longer than the context is an error (default), or goes on from its last half context")
-        ->transform(CLI::Transformer(overflows))
-        ->check(CLI::IsMember({0, 1}).description("")) // what the names became
-        ->option_text("error|slide");
+    add("--overflow", o.overflow, "error|slide",
+        "A text longer than the context is an error (default),\nor goes on with the last half of the context "
+        "in mind")
+        ->transform(choice({{"error", "error"}, {"slide", "slide"}}, "error or slide"));
 }
 
 void add_output(CLI::App& app, Options& o) {
@@ -124,30 +194,18 @@ void add_machine(CLI::App& app, Options& o) {
                                                    {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}};
     const std::map<std::string, std::string> kv_names{
         {"f32", "float32"}, {"float32", "float32"}, {"f16", "float16"}, {"float16", "float16"}};
-    const auto check = [](std::map<std::string, std::string> known, const std::string& expected) {
-        return CLI::Validator(
-            [known = std::move(known), expected](std::string& value) {
-                const auto found = known.find(value);
-                if (found == known.end()) {
-                    return "expected " + expected + ", found " + value;
-                }
-                value = found->second;
-                return std::string();
-            },
-            "");
-    };
     app.add_option("--threads", o.threads, "Threads to compute with (default: one for each core)")
         ->type_name("N")
+        ->transform(integer<std::int64_t>())
         ->group(group);
-    app.add_option(
-           "--weights", o.weights,
-           "Format of the weights in memory: float32 (f32), float16 (f16) or bfloat16 (bf16) (default: "
-           "that of the file)")
-        ->transform(check(names, "float32, float16 or bfloat16"))
+    app.add_option("--weights", o.weights,
+                   "Format of the weights in memory: float32 (f32), float16 (f16), bfloat16 "
+                   "(bf16)\n(default: that of the file)")
+        ->transform(choice(names, "float32, float16 or bfloat16"))
         ->type_name("FORMAT")
         ->group(group);
     app.add_option("--kv-dtype", o.kv_dtype, "Format of keys and values: float32 (default) or float16")
-        ->transform(check(kv_names, "float32 or float16"))
+        ->transform(choice(kv_names, "float32 or float16"))
         ->type_name("FORMAT")
         ->group(group);
 }
@@ -155,6 +213,7 @@ void add_machine(CLI::App& app, Options& o) {
 /// What the options mean together.
 void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
+    g.overflow = o.overflow == "slide" ? gpt2::Overflow::slide : gpt2::Overflow::error;
     g.do_sample = app.count("--greedy") == 0;
     if (g.do_sample && !g.temperature && !g.top_k && !g.top_p && !g.min_p) {
         g.temperature = 0.8f;
@@ -185,10 +244,11 @@ std::optional<Options> parse(int argc, char** argv) {
     CLI::App app(description, "gpt2-generate");
     app.footer(footer);
     app.set_version_flag("--version", std::string("gpt2-generate ") + gpt2::version_string);
-    app.get_formatter()->column_width(34);
+    app.formatter(std::make_shared<Formatter>());
+    app.get_formatter()->column_width(30);
     app.option_defaults()->take_last();
     add_input(app, o);
-    add_generation(app, o.generation);
+    add_generation(app, o);
     add_output(app, o);
     add_machine(app, o);
     try {
@@ -196,8 +256,12 @@ std::optional<Options> parse(int argc, char** argv) {
     } catch (const CLI::Success& asked) {
         app.exit(asked);
         return std::nullopt;
-    } catch (const CLI::ExtrasError& e) {
-        throw UsageError(std::string(e.what()) + " (a prompt of several words needs quotes; see --help)");
+    } catch (const CLI::ExtrasError&) {
+        const std::string extra = app.remaining().at(0);
+        throw UsageError(extra.starts_with('-')
+                             ? "unknown option " + extra + " (see --help)"
+                             : "found a second prompt, " + gpt2::detail::quoted(extra) +
+                                   "; a prompt of several words needs quotes (see --help)");
     } catch (const CLI::ParseError& e) {
         throw UsageError(std::string(e.what()) + " (see --help)");
     }

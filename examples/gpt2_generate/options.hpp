@@ -26,7 +26,8 @@ struct Options {
     std::string weights; ///< float32, float16 or bfloat16; empty: those of the file
     std::string kv_dtype = "float32";
     std::optional<std::int64_t> threads;
-    std::int64_t n = 1; ///< samples
+    std::int64_t n = 1;             ///< samples
+    std::string overflow = "error"; ///< or slide
     bool interactive = false;
     bool echo = false;
     bool json = false;

@@ -36,11 +36,14 @@ std::string stats_text(const Machine& machine, const Sample& sample) {
     out += format("load       %.1f ms\n", machine.load_seconds * 1e3);
     out += format("prompt     %zu tokens, time to first token %.2f ms%s\n", sample.prompt_tokens,
                   r.ttft.count() * 1e3, sample.prompt_was_read ? " (prompt read before)" : "");
-    out += format("text       %zu tokens in %.3f s, %.3f ms per token after the first, %.1f tokens/s\n",
-                  r.tokens.size(), r.total.count(), tpot * 1e3, per_second(tpot));
-    out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)\n",
-                  static_cast<double>(machine.weight_bytes) * per_second(tpot) * 1e-9,
-                  static_cast<double>(machine.weight_bytes) * 1e-6);
+    out += format("text       %zu tokens in %.3f s", r.tokens.size(), r.total.count());
+    if (tpot > 0.0) {
+        out += format(", %.3f ms per token after the first, %.1f tokens/s\n", tpot * 1e3, 1.0 / tpot);
+        out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)",
+                      static_cast<double>(machine.weight_bytes) / tpot * 1e-9,
+                      static_cast<double>(machine.weight_bytes) * 1e-6);
+    }
+    out += "\n";
     out += format("memory     %.1f MB at most\n", static_cast<double>(peak_memory()) * 1e-6);
     out += "finished   " + std::string(finish_reason(sample));
     if (r.seed) {

@@ -30,11 +30,11 @@
 
 namespace {
 
-volatile std::sig_atomic_t interrupt_noted = 0;
+volatile std::sig_atomic_t noted_signal = 0;
 
 extern "C" void note_interrupt(int signal) {
     std::signal(signal, SIG_DFL); // the next one kills
-    interrupt_noted = 1;
+    noted_signal = signal;
 }
 
 std::string without_line_end(std::string text) {
@@ -125,17 +125,22 @@ std::size_t peak_memory() {
 #endif
 }
 
-InterruptScope::InterruptScope() {
-    interrupt_noted = 0;
-    std::signal(SIGINT, note_interrupt);
-    std::signal(SIGTERM, note_interrupt);
+InterruptScope::InterruptScope()
+    : interrupt_(std::signal(SIGINT, note_interrupt)), terminate_(std::signal(SIGTERM, note_interrupt)) {
+    noted_signal = 0;
+    if (interrupt_ == SIG_IGN) {
+        std::signal(SIGINT, SIG_IGN);
+    }
+    if (terminate_ == SIG_IGN) {
+        std::signal(SIGTERM, SIG_IGN);
+    }
 }
 
 InterruptScope::~InterruptScope() {
-    std::signal(SIGINT, SIG_DFL);
-    std::signal(SIGTERM, SIG_DFL);
+    std::signal(SIGINT, interrupt_);
+    std::signal(SIGTERM, terminate_);
 }
 
-bool InterruptScope::interrupted() {
-    return interrupt_noted != 0;
+int InterruptScope::signal() noexcept {
+    return noted_signal;
 }

@@ -26,7 +26,8 @@ void print(std::string_view text);
 /// Bytes of memory that this process had at most; 0 if the system does not tell.
 [[nodiscard]] std::size_t peak_memory();
 
-/// While one lives, the first Ctrl-C (or SIGTERM) is only noted. The second one kills.
+/// While one lives, the first Ctrl-C (or SIGTERM) is only noted. The second one kills. A signal that the
+/// program was started to ignore stays ignored.
 class InterruptScope {
 public:
     InterruptScope();
@@ -34,5 +35,11 @@ public:
     InterruptScope(const InterruptScope&) = delete;
     InterruptScope& operator=(const InterruptScope&) = delete;
 
-    [[nodiscard]] static bool interrupted();
+    /// The number of the signal that came, or 0.
+    [[nodiscard]] static int signal() noexcept;
+
+private:
+    using Handler = void (*)(int);
+    Handler interrupt_;
+    Handler terminate_;
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/build_check.hpp"
 #include "gpt2/io/checkpoint.hpp"
 #include "gpt2/io/load_transformer.hpp"
 #include "gpt2/model_state.hpp"
@@ -43,6 +44,7 @@ public:
     /// @throws OptionError             for an instruction set that this machine does not have
     [[nodiscard]] static Gpt2Model load(const std::filesystem::path& directory,
                                         const LoadOptions& options = {}) {
+        detail::warn_of_unoptimized_build();
         const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
         const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
         const Checkpoint checkpoint = Checkpoint::open(directory);

@@ -41,7 +41,7 @@ inline void write_byte_vocabulary(const std::filesystem::path& directory) {
         } else {
             key = {static_cast<char>(0xc0 | (c >> 6)), static_cast<char>(0x80 | (c & 0x3f))};
         }
-        vocabulary += detail::concat('"', key, "\":", byte, ',');
+        vocabulary += gpt2::detail::concat('"', key, "\":", byte, ',');
     }
     write_file(directory / "vocab.json", vocabulary + R"("<|endoftext|>":256,"th":257,"the":258})");
     write_file(directory / "merges.txt", "#version: 0.2\nt h\nth e\n");

@@ -62,8 +62,6 @@ struct Estimate {
 
 namespace detail {
 
-using namespace gpt2::detail;
-
 /// The variance of one rounding of a number with this square.
 [[nodiscard]] constexpr double rounding(double square) noexcept {
     return 0x1p-48 / 3.0 * square;
@@ -113,7 +111,7 @@ public:
                                   KvDtype cache = KvDtype::float32) const {
         Estimate x = embeddings(tokens);
         for (std::size_t layer = 0; layer < config_.n_layer; ++layer) {
-            const std::string name = detail::concat("h.", layer, '.');
+            const std::string name = gpt2::detail::concat("h.", layer, '.');
             const Estimate qkv = linear(layer_norm(x, name + "ln_1"), name + "attn.c_attn");
             add(x, linear(attention(qkv, layer, cache), name + "attn.c_proj"));
             const Estimate inner = linear(layer_norm(x, name + "ln_2"), name + "mlp.c_fc");

@@ -133,8 +133,7 @@ split_layer(std::string_view name) noexcept {
     std::size_t layer = 0;
     const char* const end = name.data() + name.size();
     const auto [stop, error] = std::from_chars(name.data() + 2, end, layer);
-    const bool leading_zero = name[2] == '0' && stop - name.data() > 3;
-    if (error != std::errc{} || leading_zero || stop == end || *stop != '.') {
+    if (error != std::errc{} || stop == end || *stop != '.') {
         return std::nullopt;
     }
     return std::pair(layer, std::string_view(stop + 1, static_cast<std::size_t>(end - stop - 1)));

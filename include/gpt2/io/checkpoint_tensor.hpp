@@ -106,10 +106,9 @@ struct ExponentTest {
 [[nodiscard]] inline std::optional<std::size_t>
 scan_elements(std::span<const std::byte> bytes, std::size_t width, const ExponentTest& test) noexcept {
     for (std::size_t at = 0; at < bytes.size(); at += width) {
-        std::uint64_t word = 0;
+        std::uint64_t word = 0; // beside the one element: zeros, which are finite
         std::memcpy(&word, bytes.data() + at, width);
-        if ((((word & test.exponent) + test.lowest) & test.sign & (~std::uint64_t{0} >> (64 - 8 * width))) !=
-            0) {
+        if ((((word & test.exponent) + test.lowest) & test.sign) != 0) {
             return at / width;
         }
     }
@@ -155,10 +154,9 @@ inline void require_finite(const CheckpointTensor& tensor) {
     const std::size_t width = dtype_bits(tensor.dtype) / 8;
     std::uint64_t word = 0;
     std::memcpy(&word, tensor.data.data() + *index * width, width);
-    const std::uint64_t ones = ~std::uint64_t{0} >> (64 - 8 * width);
     const detail::ExponentTest test = detail::exponent_test(tensor.dtype);
-    const bool nan = (word & ~(test.exponent | test.sign) & ones) != 0;
-    const bool negative = (word & test.sign & ones) != 0;
+    const bool nan = (word & ~(test.exponent | test.sign)) != 0;
+    const bool negative = (word & test.sign) != 0;
     throw FormatError(detail::concat(detail::quoted(std::string_view(tensor.file), 4096), ": tensor ",
                                      detail::quoted(std::string_view(tensor.name)), ", shape ",
                                      shape_text(tensor.shape), ": expected finite weights, found ",

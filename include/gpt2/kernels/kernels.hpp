@@ -71,14 +71,17 @@ struct Kernels {
     /// the Epilogue::gelu_tanh function over n values
     void (*gelu_tanh)(const float* x, float* out, std::size_t n) = nullptr;
 
-    /// The tile that holds @p rows rows at once, or the largest there is.
+    /// The tile size that takes @p rows rows through fastest: a tile costs its rows, filled or not, and about
+    /// two more for reading the weights.
     [[nodiscard]] std::size_t tile_for(std::size_t rows) const noexcept {
+        const auto cost = [rows](std::size_t tile) { return (rows + tile - 1) / tile * (tile + 2); };
+        std::size_t best = tiles.front();
         for (const std::size_t tile : tiles) {
-            if (tile >= rows) {
-                return tile;
+            if (cost(tile) <= cost(best)) {
+                best = tile;
             }
         }
-        return tiles.back();
+        return best;
     }
 };
 

@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# What gpt2-generate promises on the command line.
+# usage: tests/cli_test.sh GPT2-GENERATE MODEL-DIRECTORY
+set -uo pipefail
+set -m # so that programs in the background do not ignore SIGINT
+
+[ $# -eq 2 ] || { echo "usage: $0 GPT2-GENERATE MODEL-DIRECTORY" >&2; exit 2; }
+program=$(realpath "$1")
+model=$(realpath "$2")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+
+prompt="There was once a poor woodcutter who"
+failed=0
+checks=0
+
+fail() {
+    echo "FAILED: $*" >&2
+    failed=$((failed + 1))
+}
+
+# run ARGUMENT...: the program with the model; leaves $out, $err and $status
+run() {
+    "$program" --model "$model" "$@" >out.txt 2>err.txt </dev/null
+    status=$?
+    out=$(cat out.txt)
+    err=$(cat err.txt)
+}
+
+# equal WHAT FOUND EXPECTED
+equal() {
+    checks=$((checks + 1))
+    [ "$2" = "$3" ] || fail "$1: expected '$3', found '$2'"
+}
+
+# contains WHAT TEXT PART
+contains() {
+    checks=$((checks + 1))
+    case $2 in
+    *"$3"*) ;;
+    *) fail "$1: expected '$3' in '$2'" ;;
+    esac
+}
+
+# refused STATUS MESSAGE ARGUMENT...: it prints nothing but a message that contains MESSAGE
+refused() {
+    local expected=$1 message=$2
+    shift 2
+    run "$@"
+    equal "status of $*" "$status" "$expected"
+    equal "output of $*" "$out" ""
+    contains "message of $*" "$err" "gpt2-generate: error: "
+    contains "message of $*" "$err" "$message"
+}
+
+# --- help and version need neither model nor prompt
+"$program" --help >out.txt 2>err.txt </dev/null
+equal "status of --help" $? 0
+contains "--help" "$(cat out.txt)" "--repetition-penalty"
+equal "lines of --help that are too long" "$(awk 'length > 112' out.txt)" ""
+"$program" --version >out.txt
+contains "--version" "$(cat out.txt)" "gpt2-generate "
+
+# --- command lines that make no sense
+refused 2 "unknown option --foo" --foo "$prompt"
+refused 2 "unknown option --top" --top 4 "$prompt"
+refused 2 "quotes" two words
+refused 2 "max_new_tokens is -1" --max-new-tokens -1 "$prompt"
+refused 2 "top_k is -40" --top_k=-40 "$prompt"
+refused 2 "found 4.5" --max-new-tokens 4.5 "$prompt"
+refused 2 "found 99999999999999999999" --top-k 99999999999999999999 "$prompt"
+refused 2 "found -5" --seed -5 "$prompt"
+refused 2 "found 18446744073709551616" --seed 18446744073709551616 "$prompt"
+refused 2 "temperature is -1" --temperature -1 "$prompt"
+refused 2 "temperature is nan" --temperature nan "$prompt"
+refused 2 "found warm" --temperature warm "$prompt"
+refused 2 "top_p is 1.5" --top-p 1.5 "$prompt"
+refused 2 "min_p is -0.5" --min-p -0.5 "$prompt"
+refused 2 "repetition_penalty is 0" --repetition-penalty 0 "$prompt"
+refused 2 "--greedy excludes --top-k" --greedy --top-k 40 "$prompt"
+refused 2 "--greedy excludes --seed" --greedy --seed 1 "$prompt"
+refused 2 "same text" --greedy --n 2 "$prompt"
+refused 2 "same text" --temperature 0 --n 2 "$prompt"
+refused 2 "--n is 0" --n 0 "$prompt"
+refused 2 "--n is -2" --n -2 "$prompt"
+refused 2 "--threads is 0" --threads 0 "$prompt"
+refused 2 "--threads is -1" --threads -1 "$prompt"
+refused 2 "found q4" --weights q4 "$prompt"
+refused 2 "found bf16" --kv-dtype bf16 "$prompt"
+refused 2 "expected error or slide, found 1" --overflow 1 "$prompt"
+refused 2 "stop_strings[1] is empty" --stop a --stop "" "$prompt"
+refused 2 "eos_token_id is 99999999" --eos-token-id 99999999 "$prompt"
+refused 2 "ignore_eos" --eos-token-id 1 --ignore-eos "$prompt"
+refused 2 "excludes" --interactive "$prompt"
+refused 2 "excludes" --prompt-file /dev/null "$prompt"
+refused 2 "excludes" --json --echo "$prompt"
+refused 2 "missing" --seed
+refused 2 "" --temperature=
+
+# --- failures
+refused 1 "no-such-model" --model no-such-model "$prompt"
+refused 1 "no-such-file" --prompt-file no-such-file
+refused 1 "directory" --prompt-file .
+refused 1 "max_new_tokens (100000)" --max-new-tokens 100000 "$prompt"
+
+# --- the same text every time, by any way in
+run --seed 42 --max-new-tokens 24 "$prompt"
+equal "status" "$status" 0
+equal "standard error" "$err" ""
+text=$out
+checks=$((checks + 1))
+[ ${#text} -gt 40 ] || fail "expected a text, found '$text'"
+run --seed 42 --max_new_tokens=24 --temperature 0.8 --top_k 40 --threads 1 "$prompt"
+equal "the defaults spelled out, one thread" "$out" "$text"
+run --seed 1 --do-sample --seed 42 --max-new-tokens 24 "$prompt"
+equal "the last of two seeds counts" "$out" "$text"
+printf '%s\n' "$prompt" >prompt.txt
+run --seed 42 --max-new-tokens 24 --prompt-file prompt.txt
+equal "prompt from a file" "$out" "$text"
+equal "prompt from standard input" \
+    "$("$program" --model "$model" --seed 42 --max-new-tokens 24 <prompt.txt)" "$text"
+equal "prompt from standard input by name" \
+    "$("$program" --model "$model" --seed 42 --max-new-tokens 24 --prompt-file - <prompt.txt)" "$text"
+run --seed 42 --max-new-tokens 24 --echo "$prompt"
+equal "--echo" "$out" "$prompt$text"
+run --seed 43 --max-new-tokens 24 "$prompt"
+checks=$((checks + 1))
+[ "$out" != "$text" ] || fail "another seed gave the same text"
+
+run --greedy --max-new-tokens 8 "$prompt"
+greedy=$out
+run --temperature 0 --max-new-tokens 8 "$prompt"
+equal "temperature 0 is greedy" "$out" "$greedy"
+run --top-k 1 --max-new-tokens 8 "$prompt"
+equal "top_k 1 is greedy" "$out" "$greedy"
+run --top-p 0 --max-new-tokens 8 "$prompt"
+equal "top_p 0 is greedy" "$out" "$greedy"
+run --seed 5 --top-p 1 --max-new-tokens 8 "$prompt"
+whole=$out
+run --seed 5 --top-k 1000000 --max-new-tokens 8 "$prompt"
+equal "top_k above the vocabulary is all of it" "$out" "$whole"
+
+# --- several texts
+run --seed 42 --max-new-tokens 24 --n 3 "$prompt"
+contains "--n 3" "$out" "=== 1 of 3 ===
+$text
+=== 2 of 3 ==="
+run --seed 42 --max-new-tokens 24 --n 3 --json "$prompt"
+equal "lines of --json" "$(wc -l <out.txt)" 3
+second=$(sed -n 2p out.txt)
+run --seed 42 --max-new-tokens 24 --sample 1 --json "$prompt"
+equal "--sample 1 is the second of --n" "$out" "$second"
+contains "json" "$second" '"finish_reason":"length","prompt_tokens":'
+contains "json" "$second" '"seed":42,"sample":1}'
+
+# --- how a text ends
+tokens_of() { sed 's/.*"tokens":\[\([^]]*\)\].*/\1/' out.txt; }
+run --greedy --max-new-tokens 8 --json "$prompt"
+third=$(tokens_of | cut -d, -f3)
+first_three=$(tokens_of | cut -d, -f1-3)
+run --greedy --max-new-tokens 8 --json --eos-token-id "$third" "$prompt"
+contains "another end of text" "$out" '"finish_reason":"eos"'
+equal "tokens up to it" "$(tokens_of)" "$first_three"
+stop=${text:12:9}
+run --seed 42 --max-new-tokens 24 --stop "$stop" "$prompt"
+equal "--stop '$stop'" "$out" "${text%%"$stop"*}"
+run --seed 42 --max-new-tokens 24 --json --stop "not in it" --stop "$stop" "$prompt"
+contains "--stop in json" "$out" '"finish_reason":"stop_string","stop_string":"'
+run --max-new-tokens 0 "$prompt"
+equal "no new tokens" "$status:$out" "0:"
+run --seed 1 --overflow slide --max-new-tokens 600 --json "$prompt"
+equal "status of --overflow slide" "$status" 0
+equal "tokens of --overflow slide" "$(tokens_of | tr ',' '\n' | grep -c .)" 600
+
+# --- odd prompts
+for odd in "" " " $'\n\n' "-- dashes" $'\xff\xfe' $'caf\xc3\xa9' "[a,b]" "<|endoftext|>"; do
+    run --max-new-tokens 3 --ignore-eos --json -- "$odd"
+    equal "status for the prompt '$odd'" "$status" 0
+    contains "json for the prompt '$odd'" "$out" '"finish_reason":"length"'
+done
+run --max-new-tokens 3 -- -x
+equal "a prompt that begins with a dash" "$status" 0
+
+# --- what else it prints
+run --seed 42 --max-new-tokens 24 --stats "$prompt"
+equal "text beside --stats" "$out" "$text"
+for part in "load " "time to first token" "ms per token" "tokens/s" "GB/s" "memory " "finished   length, seed 42"; do
+    contains "--stats" "$err" "$part"
+done
+run --greedy --max-new-tokens 8 --logprobs "$prompt"
+contains "--logprobs" "$out" "8 tokens, log p -"
+run --greedy --max-new-tokens 8 --json --logprobs --stats "$prompt"
+contains "--json --logprobs" "$out" '"logprobs":[-'
+contains "--json --stats" "$out" '"ttft_s":'
+for weights in f32 f16 bf16; do
+    run --greedy --max-new-tokens 4 --weights $weights --kv-dtype float16 "$prompt"
+    equal "status of --weights $weights" "$status" 0
+done
+
+# --- prompts one by one
+printf '%s\n\n%s\n' "$prompt" "$prompt" |
+    "$program" --model "$model" --interactive --seed 42 --max-new-tokens 24 >out.txt 2>err.txt
+equal "status of --interactive" $? 0
+equal "first text of --interactive" "$(head -c ${#text} out.txt)" "$text"
+equal "last text of --interactive" "$(tail -c $((${#text} + 1)) out.txt)" "$text"
+equal "messages of --interactive" "$(cat err.txt)" ""
+
+# While it waits for the next prompt, the text is out, in about one write for each token.
+mkfifo prompts texts
+"$program" --model "$model" --interactive --seed 42 --max-new-tokens 24 <prompts >texts 2>err.txt &
+pid=$!
+exec 4>prompts 5<texts
+printf '%s\n' "$prompt" >&4
+equal "text while it waits" "$(head -c ${#text} <&5)" "$text"
+if [ -r /proc/$pid/io ]; then
+    writes=$(sed -n 's/^syscw: //p' /proc/$pid/io)
+    checks=$((checks + 1))
+    [ "$writes" -ge 20 ] || fail "expected a write for each of 24 tokens, found $writes"
+fi
+exec 4>&-
+wait $pid
+equal "status after the last prompt" $? 0
+exec 5<&-
+
+# --- the model is found from where one is
+mkdir -p here/models
+ln -s "$model" here/models/novella
+equal "models/novella in the current directory" \
+    "$(cd here && "$program" --seed 42 --max-new-tokens 24 "$prompt")" "$text"
+
+# --- output that cannot be written
+if [ -e /dev/full ]; then
+    "$program" --model "$model" "$prompt" >/dev/full 2>err.txt
+    equal "status with a full disk" $? 1
+    contains "message with a full disk" "$(cat err.txt)" "cannot write to standard output"
+fi
+endless=(--model "$model" --seed 42 --overflow slide --ignore-eos --max-new-tokens 100000000)
+"$program" "${endless[@]}" "$prompt" 2>err.txt | head -c 20 >out.txt # would not end if it went on
+equal "text of which the reader had enough" "$(cat out.txt)" "${text:0:20}"
+equal "message when the reader had enough" "$(cat err.txt)" ""
+
+# --- the text streams, and Ctrl-C ends it with what there is
+interrupt() { # SIGNAL STATUS ARGUMENT...
+    local signal=$1 expected=$2
+    shift 2
+    mkfifo fifo
+    "$program" "${endless[@]}" --stats "$@" "$prompt" >fifo 2>err.txt &
+    local pid=$!
+    exec 3<fifo
+    head -c 30 <&3 >begin.txt # arrives although the text goes on
+    kill -s "$signal" $pid
+    cat <&3 >rest.txt
+    exec 3<&-
+    wait $pid
+    equal "status after $signal" $? "$expected"
+    equal "text before $signal" "$(cat begin.txt)" "${text:0:30}"
+    equal "last byte after $signal" "$(tail -c 1 rest.txt | od -An -tx1 | tr -d ' ')" "0a"
+    contains "--stats after $signal" "$(cat err.txt)" "finished   interrupted"
+    rm fifo
+}
+interrupt INT 130
+interrupt TERM 143
+
+if [ $failed -gt 0 ]; then
+    echo "$failed of $checks checks failed" >&2
+    exit 1
+fi
+echo "$checks checks passed"
