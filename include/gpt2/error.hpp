@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <array>
+#include <charconv>
 #include <cstddef>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 
 /// @file
 /// The exceptions of the library. Every message names the thing (file, tensor, option), what was
@@ -51,11 +53,41 @@ public:
 
 namespace detail {
 
-/// Joins its arguments as an output stream prints them.
+/// A piece of a message: text, or a number in the shortest form that reads back the same.
+class MessagePart {
+public:
+    MessagePart(std::string_view text) noexcept : text_(text) {}
+    MessagePart(const char* text) noexcept : text_(text) {}
+    MessagePart(const std::string& text) noexcept : text_(text) {}
+    MessagePart(char c) noexcept : digits_{c}, text_(digits_.data(), 1) {}
+    template <class Number>
+        requires std::is_arithmetic_v<Number>
+    MessagePart(Number value) noexcept {
+        const auto end = std::to_chars(digits_.data(), digits_.data() + digits_.size(), value).ptr;
+        text_ = {digits_.data(), static_cast<std::size_t>(end - digits_.data())};
+    }
+    MessagePart(const MessagePart&) = delete; // text_ may point into digits_
+    MessagePart& operator=(const MessagePart&) = delete;
+
+    [[nodiscard]] std::string_view text() const noexcept { return text_; }
+
+private:
+    std::array<char, 32> digits_{};
+    std::string_view text_;
+};
+
+[[nodiscard]] inline std::string join(const MessagePart* parts, std::size_t n) {
+    std::string out;
+    for (std::size_t i = 0; i < n; ++i) {
+        out += parts[i].text();
+    }
+    return out;
+}
+
+/// Joins text, characters and numbers into one message.
 template <class... Parts> [[nodiscard]] std::string concat(const Parts&... parts) {
-    std::ostringstream out;
-    (out << ... << parts);
-    return std::move(out).str();
+    const MessagePart list[] = {parts...};
+    return join(list, sizeof...(parts));
 }
 
 /// Text from outside in quotation marks, for a message: control characters and bytes that are not

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/attention.hpp"
+#include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/logits.hpp"
@@ -13,6 +14,7 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -191,6 +193,8 @@ inline void forward(std::span<const BatchItem> items) {
                  .cache = &item.session->cache_,
                  .wants_logits = item.logits == Logits::all || (item.logits == Logits::last && last)});
         }
+    }
+    for (const BatchItem& item : items) { // only now: somebody's tokens may be those of a session here
         item.session->tokens_.reserve(item.session->position() + item.tokens.size());
     }
 
@@ -220,9 +224,12 @@ inline void forward(std::span<const BatchItem> items) {
     }
 
     std::size_t row = 0; // nothing throws from here on
+    auto read = rows.begin();
     for (const BatchItem& item : items) {
         Session& session = *item.session;
-        session.tokens_.insert(session.tokens_.end(), item.tokens.begin(), item.tokens.end());
+        for (std::size_t i = 0; i < item.tokens.size(); ++i) {
+            session.tokens_.push_back((read++)->token);
+        }
         session.logits_ = logits;
         session.first_logit_row_ = row;
         session.logit_rows_ = item.logits == Logits::none   ? 0
@@ -232,9 +239,17 @@ inline void forward(std::span<const BatchItem> items) {
     }
 }
 
-inline std::vector<float> Session::score(std::span<const TokenId> tokens) {
+inline std::vector<float> Session::score(std::span<const TokenId> given) {
     constexpr std::size_t rows = 64; // bounds the memory of the logits
+    const FloatingPointScope scope;
+    const std::vector<TokenId> copy(given.begin(), given.end()); // they may be this session's own
+    const std::span<const TokenId> tokens(copy);
+    if (!tokens.empty()) {
+        const BatchItem item{this, tokens, Logits::all};
+        detail::check_item(item, item, model_.get(), model_.get());
+    }
     const std::size_t start = position();
+    const auto logits_before = std::tuple(logits_, first_logit_row_, logit_rows_);
     std::vector<float> result;
     std::vector<float> scratch;
     result.reserve(tokens.size());
@@ -263,6 +278,7 @@ inline std::vector<float> Session::score(std::span<const TokenId> tokens) {
         } else if (position() < start) {
             tokens_.push_back(last); // its key and value are still in the cache
         }
+        std::tie(logits_, first_logit_row_, logit_rows_) = logits_before;
         throw;
     }
     return result;

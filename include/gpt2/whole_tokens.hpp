@@ -32,14 +32,14 @@ public:
     /// @param tables  with pairs, products, is_special and bytes of tokens
     /// @param merges  in the order of their ranks
     WholeTokens(const TokenizerTables& tables, std::span<const MergePair> merges)
-        : tables_(tables), merges_(merges), rank_of_(tables.token_ends.size(), no_rank) {}
+        : tables_(tables), merges_(merges), origins_(tables.token_ends.size()) {}
 
     /// For every token, 1 or 0; of special tokens 0.
     [[nodiscard]] std::vector<std::uint8_t> find() { return is_orderly() ? by_seams() : by_encoding(); }
 
     /// The same by encoding every token.
     [[nodiscard]] std::vector<std::uint8_t> by_encoding() const {
-        std::vector<std::uint8_t> whole(rank_of_.size(), 0);
+        std::vector<std::uint8_t> whole(origins_.size(), 0);
         PairMerger merger(tables_);
         std::vector<TokenId> tokens;
         for (std::size_t id = 0; id < whole.size(); ++id) {
@@ -53,8 +53,13 @@ public:
     }
 
 private:
+    struct EdgeToken {
+        std::uint32_t token;
+        std::uint32_t made_by; ///< the rank of its merge; no_rank of a byte
+    };
+
     [[nodiscard]] bool is_orderly() {
-        std::vector<std::uint8_t> made(rank_of_.size(), 0);
+        std::vector<std::uint8_t> made(origins_.size(), 0);
         for (const std::uint32_t id : tables_.byte_tokens) {
             made[id] = 1;
         }
@@ -64,13 +69,13 @@ private:
                 return false;
             }
             made[product] = 1;
-            rank_of_[product] = merge.rank;
+            origins_[product] = merge;
         }
         return true;
     }
 
     [[nodiscard]] std::vector<std::uint8_t> by_seams() {
-        std::vector<std::uint8_t> whole(rank_of_.size(), 0);
+        std::vector<std::uint8_t> whole(origins_.size(), 0);
         for (const std::uint32_t id : tables_.byte_tokens) {
             whole[id] = 1;
         }
@@ -82,22 +87,27 @@ private:
     }
 
     [[nodiscard]] bool is_crossed(const MergePair& merge) {
-        left_edge_.assign(1, merge.left);
-        for (std::uint32_t rank = rank_of_[merge.left]; rank != no_rank; rank = rank_of_[left_edge_.back()]) {
-            left_edge_.push_back(merges_[rank].right);
+        left_edge_.clear();
+        for (std::uint32_t id = merge.left;; id = origins_[id].right) {
+            left_edge_.push_back({id, origins_[id].rank});
+            if (left_edge_.back().made_by == no_rank) {
+                break;
+            }
         }
-        right_edge_.assign(1, merge.right);
-        for (std::uint32_t rank = rank_of_[merge.right]; rank != no_rank;
-             rank = rank_of_[right_edge_.back()]) {
-            right_edge_.push_back(merges_[rank].left);
+        right_edge_.clear();
+        for (std::uint32_t id = merge.right;; id = origins_[id].left) {
+            right_edge_.push_back({id, origins_[id].rank});
+            if (right_edge_.back().made_by == no_rank) {
+                break;
+            }
         }
         // From the bytes at the seam up to the parts, in the order of the merges on either side.
         std::size_t i = left_edge_.size() - 1;
         std::size_t j = right_edge_.size() - 1;
         while (i != 0 || j != 0) {
-            const std::uint32_t left_ends = i == 0 ? merge.rank : rank_of_[left_edge_[i - 1]];
-            const std::uint32_t right_ends = j == 0 ? merge.rank : rank_of_[right_edge_[j - 1]];
-            const std::uint32_t rank = tables_.rank(left_edge_[i], right_edge_[j]);
+            const std::uint32_t left_ends = i == 0 ? merge.rank : left_edge_[i - 1].made_by;
+            const std::uint32_t right_ends = j == 0 ? merge.rank : right_edge_[j - 1].made_by;
+            const std::uint32_t rank = tables_.rank(left_edge_[i].token, right_edge_[j].token);
             if (rank < left_ends && rank <= right_ends) {
                 return true;
             }
@@ -109,10 +119,10 @@ private:
 
     const TokenizerTables& tables_;
     std::span<const MergePair> merges_;
-    std::vector<std::uint32_t> rank_of_; ///< of the merge that makes each token; no_rank if none does
+    std::vector<MergePair> origins_; ///< [V]: the merge that makes each token; no_rank if none does
     // Tokens on either side of the seam, the last one made first.
-    std::vector<std::uint32_t> left_edge_;
-    std::vector<std::uint32_t> right_edge_;
+    std::vector<EdgeToken> left_edge_;
+    std::vector<EdgeToken> right_edge_;
 };
 
 } // namespace gpt2::detail

@@ -14,8 +14,10 @@ namespace {
 std::uint64_t digest(const UnitResult& result) { // FNV-1a
     std::uint64_t hash = 14695981039346656037u;
     const auto mix = [&hash](std::uint32_t word) { hash = (hash ^ word) * 1099511628211u; };
-    for (const float logit : result.logits) {
-        mix(std::bit_cast<std::uint32_t>(logit));
+    for (const auto& list : result.numbers) {
+        for (const float number : list) {
+            mix(std::bit_cast<std::uint32_t>(number));
+        }
     }
     for (const gpt2::TokenId token : result.tokens) {
         mix(static_cast<std::uint32_t>(token));

@@ -3,16 +3,114 @@
 
 #include "unit.hpp"
 
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+namespace {
+
+std::vector<float> numbers(std::size_t n) {
+    std::vector<float> list(n);
+    std::uint32_t state = 1;
+    for (float& x : list) {
+        state = state * 1664525u + 1013904223u;
+        x = static_cast<float>(state >> 8) * 0x1p-24f - 0.5f;
+    }
+    return list;
+}
+
+template <class Weight> void add_linear(const gpt2::kernels::Kernels& kernels, std::vector<float>& results) {
+    constexpr std::size_t rows = 5;
+    constexpr std::size_t n_inputs = 67;
+    constexpr std::size_t n_outputs = 70;
+    const auto x = numbers(rows * n_inputs);
+    std::vector<Weight> panels;
+    for (const float w : numbers(3 * 32 * n_inputs)) {
+        panels.push_back(static_cast<Weight>(w));
+    }
+    const auto bias = numbers(3 * 32);
+    const std::size_t tile = kernels.tile_for(rows);
+    std::vector<float> packed((rows + tile - 1) / tile * tile * n_inputs);
+    gpt2::kernels::pack_rows(x.data(), n_inputs, rows, n_inputs, tile, packed.data());
+    const auto type = sizeof(Weight) == 4                  ? gpt2::WeightType::float32
+                      : std::is_same_v<Weight, gpt2::half> ? gpt2::WeightType::float16
+                                                           : gpt2::WeightType::bfloat16;
+    for (const auto epilogue : {gpt2::kernels::Epilogue::add, gpt2::kernels::Epilogue::gelu_tanh}) {
+        auto y = numbers(rows * n_outputs);
+        kernels.linear[static_cast<std::size_t>(type)](
+            {.x = packed.data(),
+             .tile = tile,
+             .rows = rows,
+             .n_inputs = n_inputs,
+             .n_outputs = n_outputs,
+             .panels = reinterpret_cast<const std::byte*>(panels.data()),
+             .bias = bias.data(),
+             .y = y.data(),
+             .y_stride = n_outputs,
+             .epilogue = epilogue},
+            0, 3);
+        results.insert(results.end(), y.begin(), y.end());
+    }
+}
+
+void add_attention(const gpt2::kernels::Kernels& kernels, gpt2::KvDtype dtype, std::vector<float>& results) {
+    gpt2::Config config;
+    config.n_layer = 1;
+    config.n_head = 2;
+    config.n_embd = 144; // D = 72: one wide step and a narrow one
+    config.n_positions = 150;
+    gpt2::KvCache cache(config, dtype);
+    const auto rows = numbers(150 * 144);
+    for (std::size_t position = 0; position < 150; ++position) {
+        const float* const row = rows.data() + position * 144;
+        cache.write(0, position, row, row);
+    }
+    const auto query = numbers(72);
+    std::vector<float> out(72);
+    std::vector<float> scratch(80);
+    for (const std::size_t n_positions : {1u, 40u, 150u}) {
+        cache.attend(kernels, 0, 1, query.data(), n_positions, out.data(), scratch.data());
+        results.insert(results.end(), out.begin(), out.end());
+    }
+}
+
+/// What the kernels of one level make of numbers that are the same everywhere.
+std::vector<float> kernel_results(gpt2::Isa isa) {
+    const gpt2::kernels::Kernels& kernels = gpt2::kernels::kernels_for(isa);
+    std::vector<float> results;
+    add_linear<float>(kernels, results);
+    add_linear<gpt2::half>(kernels, results);
+    add_linear<gpt2::bfloat16>(kernels, results);
+    add_attention(kernels, gpt2::KvDtype::float32, results);
+    add_attention(kernels, gpt2::KvDtype::float16, results);
+    const auto x = numbers(300);
+    std::vector<float> y(300);
+    kernels.layer_norm(x.data(), x.data(), x.data(), 1e-5f, 300, y.data());
+    results.insert(results.end(), y.begin(), y.end());
+    kernels.exp_shifted(x.data(), 0.5f, y.data(), 300);
+    results.insert(results.end(), y.begin(), y.end());
+    kernels.gelu_tanh(x.data(), y.data(), 300);
+    results.insert(results.end(), y.begin(), y.end());
+    return results;
+}
+
+} // namespace
+
 UnitResult GPT2_ODR_UNIT(const char* path) {
+    UnitResult result;
+    for (const gpt2::Isa isa : {gpt2::Isa::portable, gpt2::Isa::avx2, gpt2::Isa::avx512}) {
+        if (isa <= gpt2::supported_isa()) {
+            result.numbers.push_back(kernel_results(isa));
+        }
+    }
     const auto model = gpt2::Gpt2Model::load(path);
     const auto prompt = model.tokenizer().encode("There was once a poor woodcutter who");
     gpt2::Session session(model);
-    UnitResult result;
     const auto logits = session.forward(prompt);
-    result.logits.assign(logits.begin(), logits.end());
+    result.numbers.emplace_back(logits.begin(), logits.end());
     const auto generated = model.generate(
         "It was a dark and stormy night, and",
-        {.max_new_tokens = 24, .do_sample = true, .temperature = 0.8f, .top_k = 40, .seed = 42});
+        {.max_new_tokens = 16, .do_sample = true, .temperature = 0.8f, .top_k = 40, .seed = 42});
     result.tokens = generated.tokens;
     result.text = generated.text;
     return result;

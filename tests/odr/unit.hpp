@@ -3,7 +3,7 @@
 
 #include <gpt2/gpt2.hpp>
 
-#include <span>
+#include <cstddef>
 #include <string>
 #include <vector>
 
@@ -12,7 +12,7 @@
 /// inline functions, of which the linker keeps any one: each unit must work with what it gets.
 
 struct UnitResult {
-    std::vector<float> logits;
+    std::vector<std::vector<float>> numbers; ///< of the kernels of each level, then logits
     std::vector<gpt2::TokenId> tokens;
     std::string text;
 

@@ -76,30 +76,40 @@ private:
     const char** reached_;
 };
 
+/// Parses @p text and tells @p events what is in it. @p reached always points behind what has been read.
+/// Everything that reads JSON comes through here, so that a program holds one copy of the parser.
+inline void read_json(std::string_view text, const char*& reached, Json::json_sax_t& events) {
+    reached = text.data();
+    Json::sax_parse(JsonCursor(text.data(), &reached), JsonCursor(text.data() + text.size(), &reached),
+                    &events);
+}
+
 /// Receives the parser's events and builds the document; refuses what the parser itself lets pass:
 /// a key that stands twice in an object, and nesting without limit.
-class JsonBuilder {
+class JsonBuilder final : public Json::json_sax_t {
 public:
     JsonBuilder(std::string_view text, std::string_view name, std::size_t max_depth)
         : text_(text), name_(name), reached_(text.data()), max_depth_(max_depth) {}
 
-    [[nodiscard]] JsonCursor begin() noexcept { return {text_.data(), &reached_}; }
-    [[nodiscard]] JsonCursor end() noexcept { return {text_.data() + text_.size(), &reached_}; }
-    [[nodiscard]] Json take() noexcept { return std::move(root_); }
+    /// Reads the whole text. @throws FormatError
+    [[nodiscard]] Json read() {
+        read_json(text_, reached_, *this);
+        return std::move(root_);
+    }
 
     // The events; names and signatures are the parser's.
-    bool null() { return add(nullptr); }
-    bool boolean(bool value) { return add(value); }
-    bool number_integer(std::int64_t value) { return add(value); }
-    bool number_unsigned(std::uint64_t value) { return add(value); }
-    bool number_float(double value, const std::string&) { return add(value); }
-    bool string(std::string& value) { return add(std::move(value)); }
-    bool binary(Json::binary_t& value) { return add(std::move(value)); }
-    bool start_object(std::size_t) { return open(Json::object()); }
-    bool start_array(std::size_t) { return open(Json::array()); }
-    bool end_object() { return close(); }
-    bool end_array() { return close(); }
-    bool key(std::string& name) {
+    bool null() override { return add(nullptr); }
+    bool boolean(bool value) override { return add(value); }
+    bool number_integer(std::int64_t value) override { return add(value); }
+    bool number_unsigned(std::uint64_t value) override { return add(value); }
+    bool number_float(double value, const std::string&) override { return add(value); }
+    bool string(std::string& value) override { return add(std::move(value)); }
+    bool binary(Json::binary_t& value) override { return add(std::move(value)); }
+    bool start_object(std::size_t) override { return open(Json::object()); }
+    bool start_array(std::size_t) override { return open(Json::array()); }
+    bool end_object() override { return close(); }
+    bool end_array() override { return close(); }
+    bool key(std::string& name) override {
         if (open_.back()->contains(name)) {
             fail(position(), concat("expected every key once, found ", detail::quoted(name), " twice"));
         }
@@ -107,7 +117,7 @@ public:
         return true;
     }
     /// @throws FormatError always
-    bool parse_error(std::size_t at, const std::string&, const Json::exception& error) {
+    bool parse_error(std::size_t at, const std::string&, const Json::exception& error) override {
         std::string_view reason = error.what(); // "[json.exception.parse_error.101] parse error at line ..."
         reason.remove_prefix(std::min(reason.find("] ") + 2, reason.size()));
         fail(at, concat("expected valid JSON, found ", printable(reason)));
@@ -176,8 +186,7 @@ private:
     if (text.empty()) {
         builder.fail(0, "expected valid JSON, found an empty text");
     }
-    Json::sax_parse(builder.begin(), builder.end(), &builder);
-    return builder.take();
+    return builder.read();
 }
 
 /// One JSON object, and what its members must be. Holds a reference to the object.

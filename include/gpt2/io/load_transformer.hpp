@@ -75,7 +75,8 @@ private:
 
     [[nodiscard]] PackedMatrix matrix(const std::string& name, MatrixLayout layout) const {
         const CheckpointTensor& tensor = checkpoint_.tensor(name);
-        return PackedMatrix::pack(tensor, layout, type_.value_or(detail::weight_type_of(tensor.dtype)), pool_);
+        return PackedMatrix::pack(tensor, layout, type_.value_or(detail::weight_type_of(tensor.dtype)),
+                                  pool_);
     }
 
     [[nodiscard]] Tensor<float, 1> vector(const std::string& name) const {

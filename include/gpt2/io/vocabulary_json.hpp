@@ -41,7 +41,7 @@ struct VocabularyEntries {
 };
 
 /// Receives the parser's events. The document is never built: that would take most of the loading time.
-class VocabularyReader {
+class VocabularyReader final : public Json::json_sax_t {
 public:
     // Generous (the longest token of GPT-2 has 128 bytes), and positions fit into 32 bits even where a
     // special token's name takes twice as many bytes as what it would spell.
@@ -63,34 +63,35 @@ public:
         constexpr std::size_t bytes_per_entry = 20; // of the text; a guess that saves copying
         out_.entries.reserve(text_.size() / bytes_per_entry);
         out_.bytes.reserve(text_.size() / 2);
-        Json::sax_parse(text_.data(), text_.data() + text_.size(), this);
+        const char* reached = nullptr;
+        read_json(text_, reached, *this);
         return std::move(out_);
     }
 
     // The events; names and signatures are the parser's.
-    bool null() { return refuse("null"); }
-    bool boolean(bool value) { return refuse(value ? "true" : "false"); }
-    bool number_integer(std::int64_t value) { return refuse(concat(value)); }
-    bool number_float(double, const std::string& digits) { return refuse(printable(digits)); }
-    bool string(std::string& value) { return refuse(detail::quoted(value)); }
-    bool binary(Json::binary_t&) { return refuse("binary data"); }
-    bool start_array(std::size_t) { return refuse("an array"); }
-    bool end_array() { return true; }
-    bool end_object() { return true; }
-    bool start_object(std::size_t) {
+    bool null() override { return refuse("null"); }
+    bool boolean(bool value) override { return refuse(value ? "true" : "false"); }
+    bool number_integer(std::int64_t value) override { return refuse(concat(value)); }
+    bool number_float(double, const std::string& digits) override { return refuse(printable(digits)); }
+    bool string(std::string& value) override { return refuse(detail::quoted(value)); }
+    bool binary(Json::binary_t&) override { return refuse("binary data"); }
+    bool start_array(std::size_t) override { return refuse("an array"); }
+    bool end_array() override { return true; }
+    bool end_object() override { return true; }
+    bool start_object(std::size_t) override {
         if (inside_) {
             return refuse("an object");
         }
         return inside_ = true;
     }
-    bool number_unsigned(std::uint64_t value) {
+    bool number_unsigned(std::uint64_t value) override {
         if (!inside_ || value > max_id) {
             return refuse(concat(value));
         }
         out_.entries.back().id = static_cast<std::uint32_t>(value);
         return true;
     }
-    bool key(std::string& token) {
+    bool key(std::string& token) override {
         if (token.empty() || token.size() > max_token_size) {
             fail(concat("expected tokens of 1 to ", max_token_size, " bytes, found one of ", token.size()));
         }
@@ -106,7 +107,7 @@ public:
                                 static_cast<std::uint16_t>(out_.bytes.size() - begin), spelled});
         return true;
     }
-    bool parse_error(std::size_t at, const std::string&, const Json::exception& error) {
+    bool parse_error(std::size_t at, const std::string&, const Json::exception& error) override {
         std::string_view reason = error.what(); // "[json.exception.parse_error.101] parse error at line ..."
         reason.remove_prefix(std::min(reason.find("] ") + 2, reason.size()));
         fail_at(std::min(at, text_.size()), concat("expected valid JSON, found ", printable(reason)));

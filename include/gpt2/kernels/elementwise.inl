@@ -6,9 +6,11 @@ namespace gpt2::kernels::GPT2_LEVEL {
 /// exp(x) for x <= 88; below -87.3 it is 0. x = n ln 2 + r with |r| <= ln(2) / 2, then the Taylor series
 /// of exp(r) up to r^7 / 7! (remainder at most 5.4e-9 of the value) times 2^n. Error at most 2 units in
 /// the last place. ln 2 is split in two so that n times its first part is exact (Cody and Waite, 1980).
+/// NaN gives NaN, because min() and max() give their second operand when the other is NaN: what overflowed
+/// on the way here must not look like a number afterwards.
 GPT2_INLINE F32x16 exp(F32x16 x) {
     const F32x16 lowest = broadcast(-87.33654f);
-    const F32x16 clamped = max(min(x, broadcast(88.0f)), lowest);
+    const F32x16 clamped = max(lowest, min(broadcast(88.0f), x));
     // Adding 1.5 * 2^23 rounds to an integer, and adding 127 with it leaves the biased exponent of 2^n in
     // the low bits.
     const F32x16 magic = broadcast(12582912.0f + 127.0f);
@@ -81,7 +83,9 @@ GPT2_KERNEL void layer_norm(const float* x, const float* gain, const float* bias
         squares = fma(a, a, squares);
     }
     const float variance = sum(squares) / static_cast<float>(n);
-    const F32x16 scale = broadcast(1.0f / __builtin_sqrtf(variance + epsilon));
+    // An infinite variance would leave nothing but the bias; NaN lets the overflow be seen.
+    const float root = __builtin_sqrtf(variance + epsilon);
+    const F32x16 scale = broadcast(root < __builtin_inff() ? 1.0f / root : __builtin_nanf(""));
     for (i = 0; i + 16 <= n; i += 16) {
         store(y + i, fma(mul(sub(load(x + i), mean), scale), load(gain + i), load(bias + i)));
     }

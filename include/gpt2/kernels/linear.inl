@@ -61,7 +61,7 @@ GPT2_KERNEL void apply_epilogue(float* values, const float* y, std::size_t n, Ep
     } else if (epilogue == Epilogue::gelu_tanh) {
         a = gelu(a);
     } else {
-        a = max(a, zero());
+        a = add(max(zero(), a), zero()); // NaN stays NaN in this order; -0 becomes 0 on every machine
     }
     store(values, a);
 }
