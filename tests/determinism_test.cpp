@@ -168,7 +168,7 @@ TEST_CASE("threads and pieces, on the portable level") {
 
 TEST_CASE("threads, pieces and levels in a model of odd sizes") {
     const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), test::odd_config());
+    test::write_model(directory.path(), test::odd_config(), {}, test::enlarge_matrices);
     const auto tokens = test::some_tokens(150, test::byte_vocabulary_size);
     for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
         std::vector<float> expected;
@@ -266,7 +266,12 @@ TEST_CASE("after truncate") {
             CHECK(session.position() == length);
             CHECK(session.logits().dim(0) == 0);
             // Another continuation, longer than the rest of its block, and back.
-            read(session, others.first(20), {7, 13});
+            const std::vector<float> found = read(session, others.first(20), {7, 13});
+            if (length == 40 || length == 63 || length == 128) {
+                Session fresh(novella(), with(2, cache));
+                fresh.forward(tokens.first(length));
+                CHECK(mismatch(found, read(fresh, others.first(20), {20})) == "");
+            }
             session.truncate(length + 3);
             session.truncate(length);
             const std::size_t rest = std::min<std::size_t>(n_text - length, 30);

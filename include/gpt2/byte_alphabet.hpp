@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/utf8.hpp>
+#include "gpt2/utf8.hpp"
 
 #include <array>
 #include <cstddef>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/error.hpp>
-#include <gpt2/tokenizer_tables.hpp>
+#include "gpt2/error.hpp"
+#include "gpt2/tokenizer_tables.hpp"
 
 #include <algorithm>
 #include <array>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/unicode_tables.hpp>
-#include <gpt2/utf8.hpp>
+#include "gpt2/unicode_tables.hpp"
+#include "gpt2/utf8.hpp"
 
 #include <array>
 #include <bit>

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/byte_pair_encoding.hpp>
-#include <gpt2/config.hpp>
-#include <gpt2/error.hpp>
-#include <gpt2/io/mapped_file.hpp>
-#include <gpt2/pre_tokenizer.hpp>
-#include <gpt2/tokenizer_builder.hpp>
-#include <gpt2/tokenizer_tables.hpp>
+#include "gpt2/byte_pair_encoding.hpp"
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/io/mapped_file.hpp"
+#include "gpt2/pre_tokenizer.hpp"
+#include "gpt2/tokenizer_builder.hpp"
+#include "gpt2/tokenizer_tables.hpp"
 
 #include <algorithm>
 #include <array>

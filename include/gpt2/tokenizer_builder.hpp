@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/error.hpp>
-#include <gpt2/io/merges_text.hpp>
-#include <gpt2/io/vocabulary_json.hpp>
-#include <gpt2/tokenizer_tables.hpp>
-#include <gpt2/whole_tokens.hpp>
+#include "gpt2/error.hpp"
+#include "gpt2/io/merges_text.hpp"
+#include "gpt2/io/vocabulary_json.hpp"
+#include "gpt2/tokenizer_tables.hpp"
+#include "gpt2/whole_tokens.hpp"
 
 #include <algorithm>
 #include <array>

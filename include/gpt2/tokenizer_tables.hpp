@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/config.hpp>
-#include <gpt2/pre_tokenizer.hpp>
+#include "gpt2/config.hpp"
+#include "gpt2/pre_tokenizer.hpp"
 
 #include <bit>
 #include <cstddef>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/byte_pair_encoding.hpp>
-#include <gpt2/tokenizer_tables.hpp>
+#include "gpt2/byte_pair_encoding.hpp"
+#include "gpt2/tokenizer_tables.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/config.hpp>
-#include <gpt2/error.hpp>
-#include <gpt2/io/checkpoint_tensor.hpp>
-#include <gpt2/io/config_json.hpp>
-#include <gpt2/io/json.hpp>
-#include <gpt2/io/mapped_file.hpp>
-#include <gpt2/io/safetensors.hpp>
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/io/checkpoint_tensor.hpp"
+#include "gpt2/io/config_json.hpp"
+#include "gpt2/io/json.hpp"
+#include "gpt2/io/mapped_file.hpp"
+#include "gpt2/io/safetensors.hpp"
 
 #include <algorithm>
 #include <charconv>

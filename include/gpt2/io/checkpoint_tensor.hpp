@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/config.hpp>
-#include <gpt2/error.hpp>
-#include <gpt2/io/safetensors.hpp>
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/io/safetensors.hpp"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/error.hpp>
+#include "gpt2/error.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/byte_alphabet.hpp>
-#include <gpt2/error.hpp>
+#include "gpt2/byte_alphabet.hpp"
+#include "gpt2/error.hpp"
 
 #include <cstddef>
 #include <string>

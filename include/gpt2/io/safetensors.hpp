@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/error.hpp>
-#include <gpt2/io/json.hpp>
-#include <gpt2/io/mapped_file.hpp>
+#include "gpt2/error.hpp"
+#include "gpt2/io/json.hpp"
+#include "gpt2/io/mapped_file.hpp"
 
 #include <algorithm>
 #include <array>

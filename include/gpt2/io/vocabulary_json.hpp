@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/byte_alphabet.hpp>
-#include <gpt2/config.hpp>
-#include <gpt2/error.hpp>
-#include <gpt2/io/json.hpp>
+#include "gpt2/byte_alphabet.hpp"
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/io/json.hpp"
 
 #include <algorithm>
 #include <cstddef>
