@@ -256,6 +256,27 @@ TEST_CASE_TEMPLATE("attend: what lies beyond the positions has no influence", St
     }
 }
 
+TEST_CASE("attend: a query with NaN or infinity gives no finite numbers") {
+    constexpr std::size_t D = 24;
+    for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+        for (const std::size_t n_positions : {1u, 70u}) {
+            Head head = random_head(D, n_positions, KvDtype::float32, 1.0f);
+            head.query[0] = bad;
+            head.query[3] = bad;
+            for (std::size_t t = 0; t < n_positions; ++t) { // infinity - infinity in every score
+                head.keys[t * D] = 1.0f;
+                head.keys[t * D + 3] = -1.0f;
+            }
+            for (const Isa isa : test::levels()) {
+                CAPTURE(to_string(isa));
+                for (const float x : attend_amid<float>(head, n_positions, isa, 0.0f)) {
+                    CHECK(!std::isfinite(x));
+                }
+            }
+        }
+    }
+}
+
 TEST_CASE("KvCache: heads and layers are apart") {
     constexpr std::size_t D = 5;
     const Config config = one_head_config(D, 20, 3);

@@ -116,7 +116,7 @@ TEST_CASE("exp_shifted: borders") {
         kernels_for(isa).exp_shifted(x, 0.0f, out, std::size(x));
         CHECK(out[0] == 1.0f);
         CHECK(out[1] == 1.0f);
-        for (const std::size_t zero : {2, 4, 5, 6}) {
+        for (const std::size_t zero : {2u, 4u, 5u, 6u}) {
             CHECK(std::bit_cast<std::uint32_t>(out[zero]) == 0u);
         }
         CHECK(out[3] >= std::numeric_limits<float>::min());
@@ -170,6 +170,30 @@ TEST_CASE("gelu_tanh: against float64") {
         CHECK(loose_bounds == 0);
         CHECK(mismatch(out, expected) == "");
         CHECK(mismatch(out, scalar) == "");
+    }
+}
+
+TEST_CASE("NaN stays NaN") {
+    const std::vector<float> nan(17, std::numeric_limits<float>::quiet_NaN());
+    for (const Isa isa : test::levels()) {
+        CAPTURE(to_string(isa));
+        const Kernels& kernels = kernels_for(isa);
+        std::vector<float> out(17);
+        const auto all_nan = [&out] {
+            return std::ranges::all_of(out, [](float x) { return std::isnan(x); });
+        };
+        kernels.exp_shifted(nan.data(), 0.0f, out.data(), 17);
+        CHECK(all_nan());
+        kernels.gelu_tanh(nan.data(), out.data(), 17);
+        CHECK(all_nan());
+        const std::vector<float> ones(17, 1.0f);
+        std::vector<float> row = ones;
+        row[16] = nan[0];
+        kernels.layer_norm(row.data(), ones.data(), ones.data(), 1e-5f, 17, out.data());
+        CHECK(all_nan());
+        row[16] = 1e30f; // the variance overflows
+        kernels.layer_norm(row.data(), ones.data(), ones.data(), 1e-5f, 17, out.data());
+        CHECK(all_nan());
     }
 }
 

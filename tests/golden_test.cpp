@@ -18,6 +18,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 using gpt2::TokenId;
@@ -149,8 +150,10 @@ TEST_CASE("logits of the prompts are within the bound of float32 arithmetic") {
             return row[static_cast<std::size_t>(a)] > row[static_cast<std::size_t>(b)];
         });
         std::size_t rank = 0;
-        for (const auto& [id, logit] :
-             prompt["f16"]["top10_logits64"].get<std::vector<std::pair<TokenId, double>>>()) {
+        const auto top10 = prompt["f16"]["top10_logits64"].get<std::vector<std::pair<TokenId, double>>>();
+        for (const auto& entry : top10) {
+            const TokenId id = entry.first;
+            const double logit = entry.second;
             CAPTURE(id);
             CHECK(order[rank++] == id);
             // Two float64 implementations that share nothing: at most 1e-10 (rounding, magnified as float32's

@@ -6,6 +6,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <initializer_list>
 #include <limits>
@@ -266,6 +267,30 @@ TEST_CASE("linear: panels outside the range are left alone") {
         CHECK(y.intact());
         for (std::size_t n = 0; n < 3 * panel_width; ++n) {
             CHECK((n / panel_width == 1 ? y[n] == 2.0f : GuardedFloats::untouched(y[n])));
+        }
+    }
+}
+
+TEST_CASE("linear: NaN in a row reaches all its outputs, through every epilogue") {
+    const std::vector<float> panels(2 * panel_width, 1.0f);
+    const std::vector<float> bias(panel_width, 0.0f);
+    const float x[] = {1.0f, std::numeric_limits<float>::quiet_NaN()};
+    for (const Isa isa : test::levels()) {
+        for (const Epilogue epilogue : epilogues) {
+            std::vector<float> y(20, 0.0f);
+            kernels_for(isa).linear[0]({.x = x,
+                                        .rows = 1,
+                                        .n_inputs = 2,
+                                        .n_outputs = y.size(),
+                                        .panels = reinterpret_cast<const std::byte*>(panels.data()),
+                                        .bias = bias.data(),
+                                        .y = y.data(),
+                                        .y_stride = y.size(),
+                                        .epilogue = epilogue},
+                                       0, 1);
+            CAPTURE(to_string(isa));
+            CAPTURE(static_cast<int>(epilogue));
+            CHECK(std::all_of(y.begin(), y.end(), [](float value) { return std::isnan(value); }));
         }
     }
 }

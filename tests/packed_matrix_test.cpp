@@ -69,15 +69,16 @@ TEST_CASE("PackedMatrix: each weight in its place, from both layouts, between al
     for (const WeightType type : weight_types) {
         for (const WeightType from : weight_types) {
             for (const auto layout : {MatrixLayout::inputs_by_outputs, MatrixLayout::outputs_by_inputs}) {
-                for (const auto& [K, N] : {std::pair<std::size_t, std::size_t>{1, 1},
-                                           {3, 31},
-                                           {2, 32},
-                                           {7, 33},
-                                           {64, 100},
-                                           {5, 257}}) {
+                for (const auto& shape : {std::pair<std::size_t, std::size_t>{1, 1},
+                                          {3, 31},
+                                          {2, 32},
+                                          {7, 33},
+                                          {64, 100},
+                                          {5, 257}}) {
                     detail::with_weight_type(type, [&]<class Target>(Target) {
                         detail::with_weight_type(from, [&]<class Source>(Source) {
-                            check_pack<Target, Source>(type, layout, K, N, N % 3 + 1);
+                            check_pack<Target, Source>(type, layout, shape.first, shape.second,
+                                                       shape.second % 3 + 1);
                         });
                     });
                 }

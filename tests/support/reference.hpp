@@ -45,7 +45,7 @@
 namespace gpt2::test {
 
 /// Standard deviations. A normal variable exceeds 6 once in 5e8 cases, and the tests look at some 1e6; the
-/// rest is for errors that are not as independent as assumed. (The tests print what they met: 4 to 5.)
+/// rest is for errors that are not as independent as assumed. (The tests print what they met: 3 to 6.)
 inline constexpr double tolerance = 8.0;
 
 using Matrix = Eigen::Array<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;

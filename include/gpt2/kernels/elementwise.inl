@@ -30,7 +30,8 @@ GPT2_INLINE F32x16 exp(F32x16 x) {
 }
 
 /// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u)) with u = sqrt(2/pi) (x + 0.044715 x^3), the tanh form of
-/// GELU (Hendrycks and Gimpel, 2016, section 2) that GPT-2 was trained with.
+/// GELU (Hendrycks and Gimpel, 2016, section 2) that GPT-2 was trained with. Infinities stay infinite or
+/// become NaN.
 GPT2_INLINE F32x16 gelu(F32x16 x) {
     const F32x16 square = mul(x, x);
     // -2 sqrt(2/pi) and that times 0.044715

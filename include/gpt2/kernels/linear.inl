@@ -32,52 +32,45 @@ template <std::size_t Rows> struct Accumulators {
         low = fma(input, a, low);
         high = fma(input, b, high);
     }
-    /// Writes the first @p rows rows.
-    GPT2_INLINE void finish(std::size_t rows, float* y, std::size_t stride, std::size_t n,
-                            Epilogue epilogue) {
-        rest.finish(rows, y, stride, n, epilogue);
-        if (Rows <= rows) {
-            float* const row = y + (Rows - 1) * stride;
-            finish_half(low, row, n, epilogue);
-            if (n > 16) {
-                finish_half(high, row + 16, n - 16, epilogue);
-            }
-        }
+    GPT2_INLINE void write(float* values) const {
+        rest.write(values);
+        store(values + (Rows - 1) * panel_width, low);
+        store(values + (Rows - 1) * panel_width + 16, high);
     }
-    static GPT2_INLINE void finish_half(F32x16 a, float* y, std::size_t n, Epilogue epilogue);
 };
 
 template <> struct Accumulators<0> {
     GPT2_INLINE void start(F32x16, F32x16) {}
     GPT2_INLINE void step(const float*, F32x16, F32x16) {}
-    GPT2_INLINE void finish(std::size_t, float*, std::size_t, std::size_t, Epilogue) {}
+    GPT2_INLINE void write(float*) const {}
 };
 
-/// Out of line: once per 16 outputs, a call costs nothing and saves much code.
-GPT2_KERNEL void apply_epilogue(float* values, const float* y, std::size_t n, Epilogue epilogue) {
+/// The first n <= 16 outputs of a row: y = epilogue(values).
+GPT2_INLINE void finish(const float* values, float* y, std::size_t n, Epilogue epilogue) {
     F32x16 a = load(values);
     if (epilogue == Epilogue::add) {
         a = add(n >= 16 ? load(y) : load_partial(y, n), a);
     } else if (epilogue == Epilogue::gelu_tanh) {
         a = gelu(a);
-    } else {
+    } else if (epilogue == Epilogue::relu) {
         a = add(max(zero(), a), zero()); // NaN stays NaN in this order; -0 becomes 0 on every machine
-    }
-    store(values, a);
-}
-
-template <std::size_t Rows>
-GPT2_INLINE void Accumulators<Rows>::finish_half(F32x16 a, float* y, std::size_t n, Epilogue epilogue) {
-    if (epilogue != Epilogue::store) {
-        float values[16];
-        store(values, a);
-        apply_epilogue(values, y, n, epilogue);
-        a = load(values);
     }
     if (n >= 16) {
         store(y, a);
     } else {
         store_partial(y, a, n);
+    }
+}
+
+/// From a tile's sums [rows][32] to n <= 32 outputs a row. One function for all formats and tile sizes: what
+/// happens once per chain of K multiply-adds need not be inlined into each.
+GPT2_KERNEL void finish_rows(const float* values, std::size_t rows, float* y, std::size_t stride,
+                             std::size_t n, Epilogue epilogue) {
+    for (std::size_t row = 0; row < rows; ++row) {
+        finish(values + row * panel_width, y + row * stride, n < 16 ? n : 16, epilogue);
+        if (n > 16) {
+            finish(values + row * panel_width + 16, y + row * stride + 16, n - 16, epilogue);
+        }
     }
 }
 
@@ -105,9 +98,12 @@ GPT2_KERNEL void linear_tile(const LinearArgs& args, std::size_t row, std::size_
         weights += panel_width;
         x += Rows;
     }
+    alignas(64) float values[Rows * panel_width];
+    sums.write(values);
+    const std::size_t rows = args.rows - row;
     const std::size_t n = args.n_outputs - panel * panel_width;
-    sums.finish(args.rows - row, args.y + row * args.y_stride + panel * panel_width, args.y_stride,
-                n < panel_width ? n : panel_width, args.epilogue);
+    finish_rows(values, rows < Rows ? rows : Rows, args.y + row * args.y_stride + panel * panel_width,
+                args.y_stride, n < panel_width ? n : panel_width, args.epilogue);
 }
 
 template <class Weight, std::size_t Rows>

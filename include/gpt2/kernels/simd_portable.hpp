@@ -27,8 +27,10 @@
 /// |---|---|
 /// | `load(p)` | 16 floats from unaligned floats or halves |
 /// | `load_pair(p, a, b)` | 32 bfloat16, stored 0, 16, 1, 17, ...: the first and the second sixteen |
-/// | `load_partial(p, n)`, `store_partial(p, a, n)` | the first n <= 16 lanes; the others read 0, are not
-/// written | | `fma(a, b, c)` | a * b + c, rounded once | | `shift_left_23(a)` | the bit patterns, shifted |
+/// | `load_partial(p, n)` | the first n <= 16 floats, 0 in the other lanes |
+/// | `store_partial(p, a, n)` | writes the first n <= 16 lanes |
+/// | `fma(a, b, c)` | a * b + c, rounded once |
+/// | `shift_left_23(a)` | the bit patterns, shifted |
 /// | `zero_where_less(a, x, limit)` | 0 in lanes with x < limit, else a |
 /// | `keep_first(a, n, rest)` | a in the first n lanes, rest in the others |
 /// | `sum(a)` | of all lanes: i with i + 8, then i + 4, i + 2, i + 1 |
@@ -69,17 +71,20 @@ inline Quad quad_min(Quad a, Quad b) {
 inline Quad quad_zero_where_less(Quad a, Quad x, Quad limit) {
     return xsimd::select(x < limit, Quad(0.0f), a);
 }
+/// A product that stays one: GCC contracts intrinsics too when a translation unit is compiled with -mfma, and
+/// the level must mean the same in each of them.
+inline Quad quad_mul(Quad a, Quad b) {
+    Quad product = a * b;
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__SSE2__))
+    __asm__("" : "+x"(product.data));
+#endif
+    return product;
+}
 inline Quad quad_fma(Quad a, Quad b, Quad c) {
 #if defined(__aarch64__) || defined(_M_ARM64)
     return xsimd::fma(a, b, c);
 #else
-    Quad product = a * b;
-#if defined(__GNUC__)
-    // Keeps the product out of the reach of contraction, which GCC applies to intrinsics too when a
-    // translation unit is compiled with -mfma: the level must mean the same in each of them.
-    __asm__("" : "+x"(product.data));
-#endif
-    return product + c;
+    return quad_mul(a, b) + c;
 #endif
 }
 #else
@@ -130,6 +135,9 @@ inline Quad quad_min(Quad a, Quad b) {
 }
 inline Quad quad_zero_where_less(Quad a, Quad x, Quad limit) {
     return quad_map([&](int i) { return x.lane[i] < limit.lane[i] ? 0.0f : a.lane[i]; });
+}
+inline Quad quad_mul(Quad a, Quad b) {
+    return a * b;
 }
 inline Quad quad_fma(Quad a, Quad b, Quad c) {
     return quad_map([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
@@ -208,7 +216,7 @@ inline F32x16 sub(F32x16 a, F32x16 b) {
     return {a.q0 - b.q0, a.q1 - b.q1, a.q2 - b.q2, a.q3 - b.q3};
 }
 inline F32x16 mul(F32x16 a, F32x16 b) {
-    return {a.q0 * b.q0, a.q1 * b.q1, a.q2 * b.q2, a.q3 * b.q3};
+    return {quad_mul(a.q0, b.q0), quad_mul(a.q1, b.q1), quad_mul(a.q2, b.q2), quad_mul(a.q3, b.q3)};
 }
 inline F32x16 div(F32x16 a, F32x16 b) {
     return {a.q0 / b.q0, a.q1 / b.q1, a.q2 / b.q2, a.q3 / b.q3};
