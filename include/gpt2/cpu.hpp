@@ -51,7 +51,7 @@ inline constexpr std::size_t max_threads = 1024;
 namespace detail {
 
 /// A whole file, or nothing if it cannot be read. For the small files of /proc and /sys.
-[[nodiscard]] inline std::optional<std::string> read_small_file(const std::string& path) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::string> read_small_file(const std::string& path) {
     std::ifstream in(path, std::ios::binary);
     if (!in) {
         return std::nullopt;
@@ -64,7 +64,7 @@ namespace detail {
 }
 
 /// @p text without spaces and line ends around it, as a number; nothing if it is anything else.
-[[nodiscard]] inline std::optional<std::int64_t> parse_integer(std::string_view text) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::int64_t> parse_integer(std::string_view text) {
     constexpr std::string_view blank = " \t\r\n";
     const auto first = text.find_first_not_of(blank);
     if (first == std::string_view::npos) {
@@ -81,7 +81,7 @@ namespace detail {
 
 /// The number of threads that GPT2_THREADS asks for.
 /// @throws OptionError if @p value is not a whole number from 1 to max_threads.
-[[nodiscard]] inline std::size_t parse_thread_count(std::string_view value) {
+[[nodiscard]] GPT2_COLD inline std::size_t parse_thread_count(std::string_view value) {
     const auto count = parse_integer(value);
     if (!count || *count < 1 || *count > static_cast<std::int64_t>(max_threads)) {
         throw OptionError(concat("environment variable GPT2_THREADS: expected a whole number from 1 to ",
@@ -91,8 +91,8 @@ namespace detail {
 }
 
 /// Processors' worth of time per period, rounded up; nothing if unlimited or not understood.
-[[nodiscard]] inline std::optional<std::size_t> quota_in_processors(std::optional<std::int64_t> quota,
-                                                                    std::optional<std::int64_t> period) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::size_t>
+quota_in_processors(std::optional<std::int64_t> quota, std::optional<std::int64_t> period) {
     if (!quota || !period || *quota <= 0 || *period <= 0) {
         return std::nullopt;
     }
@@ -101,7 +101,7 @@ namespace detail {
 
 /// The content of cgroup v2's `cpu.max`: "<quota or max> <period>", both in microseconds.
 /// (Linux Documentation/admin-guide/cgroup-v2.rst)
-[[nodiscard]] inline std::optional<std::size_t> parse_cpu_max(std::string_view text) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::size_t> parse_cpu_max(std::string_view text) {
     const auto space = text.find(' ');
     if (space == std::string_view::npos) {
         return std::nullopt;
@@ -110,7 +110,7 @@ namespace detail {
 }
 
 /// A path in /proc/self/mountinfo: blanks and backslashes are written as \ooo (man 5 proc_pid_mountinfo).
-[[nodiscard]] inline std::string unescape_mount_path(std::string_view text) {
+[[nodiscard]] GPT2_COLD inline std::string unescape_mount_path(std::string_view text) {
     std::string out;
     const auto is_octal = [](char c) { return c >= '0' && c <= '7'; };
     for (std::size_t i = 0; i < text.size(); ++i) {
@@ -134,7 +134,7 @@ struct CgroupMount {
 };
 
 /// Whether @p list, separated by commas, has @p item.
-[[nodiscard]] inline bool list_has(std::string_view list, std::string_view item) {
+[[nodiscard]] GPT2_COLD inline bool list_has(std::string_view list, std::string_view item) {
     while (true) {
         const auto comma = list.find(',');
         if (list.substr(0, comma) == item) {
@@ -149,7 +149,7 @@ struct CgroupMount {
 
 /// Picks the hierarchies that can carry a quota (v2, and v1 with the cpu controller) out of the content of
 /// /proc/self/mountinfo: "id parent dev root point options [tags...] - type source super-options".
-[[nodiscard]] inline std::vector<CgroupMount> parse_cgroup_mounts(const std::string& mountinfo) {
+[[nodiscard]] GPT2_COLD inline std::vector<CgroupMount> parse_cgroup_mounts(const std::string& mountinfo) {
     std::vector<CgroupMount> mounts;
     std::istringstream lines(mountinfo);
     for (std::string line; std::getline(lines, line);) {
@@ -169,7 +169,8 @@ struct CgroupMount {
 
 /// This process's group in a hierarchy, from the content of /proc/self/cgroup: "id:controllers:path", where
 /// version 2 has id 0 and no controllers.
-[[nodiscard]] inline std::optional<std::string> parse_cgroup_path(const std::string& text, bool is_v2) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::string> parse_cgroup_path(const std::string& text,
+                                                                            bool is_v2) {
     std::istringstream lines(text);
     for (std::string line; std::getline(lines, line);) {
         const auto first = line.find(':');
@@ -186,7 +187,7 @@ struct CgroupMount {
 }
 
 /// The quota of the control group whose folder is @p folder, in processors; nothing if it has none.
-[[nodiscard]] inline std::optional<std::size_t> group_quota(const std::string& folder, bool is_v2) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::size_t> group_quota(const std::string& folder, bool is_v2) {
     if (is_v2) {
         return parse_cpu_max(read_small_file(folder + "/cpu.max").value_or(""));
     }
@@ -197,7 +198,8 @@ struct CgroupMount {
 /// The group @p path as a path below the mount point; "" where only the mounted group itself can be seen:
 /// inside a container the mount may begin at the container's group, and the path may lead out of it
 /// ("/../other").
-[[nodiscard]] inline std::string path_below_mount(const CgroupMount& mount, const std::string& path) {
+[[nodiscard]] GPT2_COLD inline std::string path_below_mount(const CgroupMount& mount,
+                                                            const std::string& path) {
     const std::string root = mount.root == "/" ? "" : mount.root;
     const bool below = path.starts_with(root) && (path.size() == root.size() || path[root.size()] == '/');
     return below && path.find("/..") == std::string::npos ? path.substr(root.size()) : "";
@@ -205,7 +207,7 @@ struct CgroupMount {
 
 /// The smallest quota of this process's control group and all groups above it that can be seen, in
 /// processors, rounded up; nothing if there is none. @p root is put before every path (tests).
-[[nodiscard]] inline std::optional<std::size_t> cgroup_quota(const std::string& root) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::size_t> cgroup_quota(const std::string& root) {
     const std::string groups = read_small_file(root + "/proc/self/cgroup").value_or("");
     auto mounts = parse_cgroup_mounts(read_small_file(root + "/proc/self/mountinfo").value_or(""));
     if (mounts.empty()) {
@@ -233,8 +235,8 @@ struct CgroupMount {
 
 /// Physical cores among the logical processors @p processors. A processor whose topology is not told counts
 /// as a core of its own. @p root is put before every path (tests).
-[[nodiscard]] inline std::size_t count_cores(const std::string& root,
-                                             const std::vector<std::size_t>& processors) {
+[[nodiscard]] GPT2_COLD inline std::size_t count_cores(const std::string& root,
+                                                       const std::vector<std::size_t>& processors) {
     std::set<std::string> cores;
     for (const std::size_t processor : processors) {
         const std::string folder = concat(root, "/sys/devices/system/cpu/cpu", processor, "/topology/");
@@ -249,8 +251,8 @@ struct CgroupMount {
 }
 
 /// What the three limits allow together: @p affinity lists the logical processors this process may run on.
-[[nodiscard]] inline ProcessorCount linux_processors(const std::string& root,
-                                                     const std::vector<std::size_t>& affinity) {
+[[nodiscard]] GPT2_COLD inline ProcessorCount linux_processors(const std::string& root,
+                                                               const std::vector<std::size_t>& affinity) {
     ProcessorCount count{affinity.size(), count_cores(root, affinity)};
     if (const auto quota = cgroup_quota(root)) {
         count.hardware_threads = std::min(count.hardware_threads, *quota);
@@ -260,14 +262,14 @@ struct CgroupMount {
 }
 
 /// Where nothing better is known.
-[[nodiscard]] inline ProcessorCount portable_processors() {
+[[nodiscard]] GPT2_COLD inline ProcessorCount portable_processors() {
     const std::size_t count = std::max(1u, std::thread::hardware_concurrency());
     return {count, count};
 }
 
 #if defined(__linux__)
 /// The logical processors in the calling thread's affinity mask; empty if the kernel does not say.
-[[nodiscard]] inline std::vector<std::size_t> affinity_mask() {
+[[nodiscard]] GPT2_COLD inline std::vector<std::size_t> affinity_mask() {
     // The kernel refuses (EINVAL) a mask smaller than its own: grow until it fits.
     for (std::size_t size = 1024; size <= (std::size_t{1} << 20); size *= 2) {
         const std::size_t words = size / (8 * sizeof(unsigned long));
@@ -295,7 +297,7 @@ struct CgroupMount {
 /// The processors that this process may use now: the least of affinity mask, control group quota (Linux,
 /// versions 1 and 2, rounded up) and what the machine has. macOS: performance cores only. Thread-safe;
 /// reads a few files on every call.
-[[nodiscard]] inline ProcessorCount usable_processors() {
+[[nodiscard]] GPT2_COLD inline ProcessorCount usable_processors() {
 #if defined(__linux__)
     const auto affinity = detail::affinity_mask();
     return affinity.empty() ? detail::portable_processors() : detail::linux_processors("", affinity);
@@ -342,14 +344,14 @@ struct CgroupMount {
 }
 
 /// The physical cores that this process may use: usable_processors().cores. Never 0.
-[[nodiscard]] inline std::size_t usable_cores() {
+[[nodiscard]] GPT2_COLD inline std::size_t usable_cores() {
     return usable_processors().cores;
 }
 
 /// The size of a pool for which nobody asked for a size: the environment variable GPT2_THREADS if it is set
 /// and not empty, else usable_cores().
 /// @throws OptionError if GPT2_THREADS is not a whole number from 1 to 1024.
-[[nodiscard]] inline std::size_t default_thread_count() {
+[[nodiscard]] GPT2_COLD inline std::size_t default_thread_count() {
     const char* const wanted = std::getenv("GPT2_THREADS");
     if (wanted != nullptr && *wanted != '\0') {
         return detail::parse_thread_count(wanted);

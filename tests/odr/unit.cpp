@@ -3,6 +3,8 @@
 
 #include "unit.hpp"
 
+#include <gpt2/gpt2.hpp>
+
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>

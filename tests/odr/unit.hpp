@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include <gpt2/gpt2.hpp>
+#include <gpt2/config.hpp>
 
 #include <cstddef>
 #include <string>

@@ -125,7 +125,7 @@ private:
 namespace detail {
 
 /// The number N in a name `h.N.rest`, and the rest; nothing for other names.
-[[nodiscard]] inline std::optional<std::pair<std::size_t, std::string_view>>
+[[nodiscard]] GPT2_COLD inline std::optional<std::pair<std::size_t, std::string_view>>
 split_layer(std::string_view name) noexcept {
     if (!name.starts_with("h.")) {
         return std::nullopt;
@@ -140,13 +140,13 @@ split_layer(std::string_view name) noexcept {
 }
 
 /// Whether a file may be called that inside a directory that somebody else made.
-[[nodiscard]] inline bool is_plain_file_name(std::string_view name) noexcept {
+[[nodiscard]] GPT2_COLD inline bool is_plain_file_name(std::string_view name) noexcept {
     return !name.empty() && name.find_first_of(std::string_view("/\\:\0", 4)) == std::string_view::npos &&
            name.find("..") == std::string_view::npos && name.ends_with(".safetensors");
 }
 
 /// @throws FileError unless there is a directory
-inline void require_directory(const std::filesystem::path& path) {
+GPT2_COLD inline void require_directory(const std::filesystem::path& path) {
     constexpr std::string_view expected =
         ": expected a directory with config.json and model.safetensors, found ";
     std::error_code error;
@@ -165,7 +165,7 @@ inline void require_directory(const std::filesystem::path& path) {
 
 } // namespace detail
 
-inline Checkpoint Checkpoint::open(const std::filesystem::path& directory) {
+GPT2_COLD inline Checkpoint Checkpoint::open(const std::filesystem::path& directory) {
     detail::require_directory(directory);
     const std::filesystem::path config_path = directory / "config.json";
     const std::string config_name = detail::path_text(config_path);
@@ -194,8 +194,8 @@ inline Checkpoint Checkpoint::open(const std::filesystem::path& directory) {
 
 /// The files of an index: `{"metadata": {...}, "weight_map": {"tensor": "file"}}`. Each tensor must be in the
 /// file that the index names, and in no other.
-inline std::vector<SafetensorsFile> Checkpoint::open_shards(const std::filesystem::path& directory,
-                                                            const std::filesystem::path& index) {
+GPT2_COLD inline std::vector<SafetensorsFile> Checkpoint::open_shards(const std::filesystem::path& directory,
+                                                                      const std::filesystem::path& index) {
     const std::string name = detail::path_text(index);
     const detail::Json json = detail::parse_json(MappedFile::open(index).text(), name);
     const std::string where = detail::quoted(std::string_view(name), 4096);
@@ -232,8 +232,8 @@ inline std::vector<SafetensorsFile> Checkpoint::open_shards(const std::filesyste
     return result;
 }
 
-inline Checkpoint::Checkpoint(const ConfigJson& config, std::string config_name,
-                              std::vector<SafetensorsFile> files, std::string model_name) {
+GPT2_COLD inline Checkpoint::Checkpoint(const ConfigJson& config, std::string config_name,
+                                        std::vector<SafetensorsFile> files, std::string model_name) {
     auto state = std::make_shared<State>();
     state->config = config.config;
     state->config_name = std::move(config_name);
@@ -249,7 +249,8 @@ inline Checkpoint::Checkpoint(const ConfigJson& config, std::string config_name,
     state_ = std::move(state);
 }
 
-inline void Checkpoint::add_tensor(State& state, const SafetensorsFile& file, const TensorInfo& tensor) {
+GPT2_COLD inline void Checkpoint::add_tensor(State& state, const SafetensorsFile& file,
+                                             const TensorInfo& tensor) {
     constexpr std::string_view prefix = "transformer.";
     std::string_view name = tensor.name;
     if (name.starts_with(prefix) && name != "transformer.lm_head.weight") {
@@ -276,7 +277,7 @@ inline void Checkpoint::add_tensor(State& state, const SafetensorsFile& file, co
 }
 
 /// Compares what is there with what must be there; a head beside tied embeddings is let pass.
-inline void Checkpoint::check_expected(const State& state) {
+GPT2_COLD inline void Checkpoint::check_expected(const State& state) {
     const auto list = expected_tensors(state.config, true);
     std::map<std::string_view, std::span<const std::size_t>> expected;
     for (const ExpectedTensor& tensor : list) {
@@ -304,9 +305,9 @@ inline void Checkpoint::check_expected(const State& state) {
     }
 }
 
-inline void Checkpoint::check_shape(std::string_view file, std::string_view tensor,
-                                    std::span<const std::size_t> expected,
-                                    std::span<const std::size_t> found) {
+GPT2_COLD inline void Checkpoint::check_shape(std::string_view file, std::string_view tensor,
+                                              std::span<const std::size_t> expected,
+                                              std::span<const std::size_t> found) {
     if (!std::ranges::equal(expected, found)) {
         const bool transposed = expected.size() == 2 &&
                                 std::equal(expected.rbegin(), expected.rend(), found.begin(), found.end());
@@ -315,7 +316,7 @@ inline void Checkpoint::check_shape(std::string_view file, std::string_view tens
     }
 }
 
-inline void Checkpoint::choose_head(State& state, bool tied) {
+GPT2_COLD inline void Checkpoint::choose_head(State& state, bool tied) {
     const auto head = state.tensors.find("lm_head.weight");
     if (!tied || head == state.tensors.end()) {
         return;

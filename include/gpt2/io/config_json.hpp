@@ -34,8 +34,8 @@ namespace detail {
 inline constexpr TokenId default_special_token = 50256;
 
 /// The extent under @p key, or under the other name that transformers' attribute_map gives it.
-[[nodiscard]] inline std::optional<std::size_t> extent(const JsonObject& object, std::string_view key,
-                                                       std::string_view alias) {
+[[nodiscard]] GPT2_COLD inline std::optional<std::size_t>
+extent(const JsonObject& object, std::string_view key, std::string_view alias) {
     const std::optional<std::size_t> value = object.positive(key);
     const std::optional<std::size_t> other = object.positive(alias);
     if (value && other && *value != *other) {
@@ -45,7 +45,7 @@ inline constexpr TokenId default_special_token = 50256;
     return value ? value : other;
 }
 
-[[nodiscard]] inline Activation read_activation(const JsonObject& object) {
+[[nodiscard]] GPT2_COLD inline Activation read_activation(const JsonObject& object) {
     // gelu_pytorch_tanh and gelu_fast are other ways to compute the same formula (transformers,
     // activations.py)
     constexpr std::array<std::pair<std::string_view, Activation>, 4> known{{
@@ -66,8 +66,8 @@ inline constexpr TokenId default_special_token = 50256;
 
 /// A token id; nothing for null. A list of one id is that id. The default stands when the key is absent; the
 /// default's value outside a smaller vocabulary is what transformers leaves there when nobody chose a token.
-[[nodiscard]] inline std::optional<TokenId> read_token(const JsonObject& object, std::string_view key,
-                                                       std::size_t vocab_size) {
+[[nodiscard]] GPT2_COLD inline std::optional<TokenId>
+read_token(const JsonObject& object, std::string_view key, std::size_t vocab_size) {
     const Json* member = object.find(key);
     TokenId id = default_special_token;
     if (member != nullptr) {
@@ -88,7 +88,7 @@ inline constexpr TokenId default_special_token = 50256;
 }
 
 /// Refuses what would change the computation or the file in a way that this library does not know.
-inline void refuse_other_models(const JsonObject& object) {
+GPT2_COLD inline void refuse_other_models(const JsonObject& object) {
     if (const auto type = object.string("model_type"); type && *type != "gpt2") {
         object.fail("model_type", "\"gpt2\"", *object.find("model_type"));
     }
@@ -113,7 +113,7 @@ inline void refuse_other_models(const JsonObject& object) {
 /// @throws FormatError naming the file, the key, what was expected and what was found: not JSON, a value of
 ///         the wrong kind, a shape that cannot be, a model or an activation that this library does not
 ///         compute
-[[nodiscard]] inline ConfigJson parse_config(std::string_view text, std::string_view name) {
+[[nodiscard]] GPT2_COLD inline ConfigJson parse_config(std::string_view text, std::string_view name) {
     const detail::Json json = detail::parse_json(text, name);
     const detail::JsonObject object(json, detail::quoted(name, 4096));
     detail::refuse_other_models(object);

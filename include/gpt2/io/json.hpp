@@ -26,7 +26,7 @@ namespace gpt2::detail {
 using Json = nlohmann::json;
 
 /// Text that goes into a message without quotation marks: made printable and cut.
-[[nodiscard]] inline std::string printable(std::string_view text, std::size_t limit = 240) {
+[[nodiscard]] GPT2_COLD inline std::string printable(std::string_view text, std::size_t limit = 240) {
     std::string out;
     for (const char c : text.substr(0, limit)) {
         out += c >= 0x20 && c < 0x7f ? std::string(1, c) : detail::quoted({&c, 1}).substr(1, 4);
@@ -35,7 +35,7 @@ using Json = nlohmann::json;
 }
 
 /// A value as a message shows it: `12`, `"twelve"`, `null`, `an array of 3 elements`, `an object`.
-[[nodiscard]] inline std::string describe(const Json& value) {
+[[nodiscard]] GPT2_COLD inline std::string describe(const Json& value) {
     if (value.is_string()) {
         return detail::quoted(value.get_ref<const std::string&>());
     }
@@ -78,7 +78,7 @@ private:
 
 /// Parses @p text and tells @p events what is in it. @p reached always points behind what has been read.
 /// Everything that reads JSON comes through here, so that a program holds one copy of the parser.
-inline void read_json(std::string_view text, const char*& reached, Json::json_sax_t& events) {
+GPT2_COLD inline void read_json(std::string_view text, const char*& reached, Json::json_sax_t& events) {
     reached = text.data();
     Json::sax_parse(JsonCursor(text.data(), &reached), JsonCursor(text.data() + text.size(), &reached),
                     &events);
@@ -176,8 +176,8 @@ private:
 /// Parses a whole text as one JSON value (RFC 8259).
 /// @throws FormatError naming @p name and the position: not JSON, not UTF-8, something behind the value,
 ///         a key twice, more than @p max_depth levels.
-[[nodiscard]] inline Json parse_json(std::string_view text, std::string_view name,
-                                     std::size_t max_depth = 64) {
+[[nodiscard]] GPT2_COLD inline Json parse_json(std::string_view text, std::string_view name,
+                                               std::size_t max_depth = 64) {
     JsonBuilder builder(text, name, max_depth);
     // The parser takes a zero byte for the end of the text and would not look at what follows.
     if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {

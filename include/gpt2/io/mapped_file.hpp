@@ -38,13 +38,13 @@ namespace gpt2 {
 namespace detail {
 
 /// A path as UTF-8, whatever the system's own encoding of paths is.
-[[nodiscard]] inline std::string path_text(const std::filesystem::path& path) {
+[[nodiscard]] GPT2_COLD inline std::string path_text(const std::filesystem::path& path) {
     const std::u8string text = path.u8string();
     return {text.begin(), text.end()};
 }
 
 /// A path in quotation marks, for a message.
-[[nodiscard]] inline std::string quoted_path(const std::filesystem::path& path) {
+[[nodiscard]] GPT2_COLD inline std::string quoted_path(const std::filesystem::path& path) {
     return quoted(path_text(path), 4096);
 }
 
@@ -140,7 +140,7 @@ private:
 
 } // namespace detail
 
-inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+GPT2_COLD inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     std::error_code ignored;
     if (std::filesystem::is_directory(path, ignored)) {
         throw FileError(
@@ -177,7 +177,7 @@ inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     size_ = size;
 }
 
-inline void MappedFile::unmap() noexcept {
+GPT2_COLD inline void MappedFile::unmap() noexcept {
     if (data_ != nullptr) {
         UnmapViewOfFile(data_);
     }
@@ -199,7 +199,7 @@ private:
     int descriptor_;
 };
 
-[[nodiscard]] inline std::string_view file_kind(mode_t mode) noexcept {
+[[nodiscard]] GPT2_COLD inline std::string_view file_kind(mode_t mode) noexcept {
     return S_ISDIR(mode)    ? "a directory"
            : S_ISFIFO(mode) ? "a pipe"
            : S_ISCHR(mode)  ? "a character device"
@@ -210,7 +210,7 @@ private:
 
 } // namespace detail
 
-inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
+GPT2_COLD inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     const auto fail = [&](std::string_view action) {
         detail::throw_file_error(path, action, {errno, std::generic_category()});
     };
@@ -244,7 +244,7 @@ inline MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
     size_ = size;
 }
 
-inline void MappedFile::unmap() noexcept {
+GPT2_COLD inline void MappedFile::unmap() noexcept {
     if (data_ != nullptr) {
         ::munmap(const_cast<std::byte*>(data_), size_);
     }

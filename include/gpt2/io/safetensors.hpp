@@ -78,17 +78,17 @@ inline constexpr std::array<DtypeFacts, 22> dtype_facts{{
 } // namespace detail
 
 /// The format's name of an element type, `F32`.
-[[nodiscard]] inline std::string_view dtype_name(Dtype dtype) noexcept {
+[[nodiscard]] GPT2_COLD inline std::string_view dtype_name(Dtype dtype) noexcept {
     return detail::dtype_facts[static_cast<std::size_t>(dtype)].name;
 }
 
 /// Bits of one element (fewer than 8 for the packed 4- and 6-bit formats).
-[[nodiscard]] inline std::size_t dtype_bits(Dtype dtype) noexcept {
+[[nodiscard]] GPT2_COLD inline std::size_t dtype_bits(Dtype dtype) noexcept {
     return detail::dtype_facts[static_cast<std::size_t>(dtype)].bits;
 }
 
 /// The element type of that name, or nothing.
-[[nodiscard]] inline std::optional<Dtype> dtype_from_name(std::string_view name) noexcept {
+[[nodiscard]] GPT2_COLD inline std::optional<Dtype> dtype_from_name(std::string_view name) noexcept {
     for (std::size_t i = 0; i < detail::dtype_facts.size(); ++i) {
         if (detail::dtype_facts[i].name == name) {
             return static_cast<Dtype>(i);
@@ -98,7 +98,7 @@ inline constexpr std::array<DtypeFacts, 22> dtype_facts{{
 }
 
 /// A shape as messages show it: `[50257, 768]`.
-[[nodiscard]] inline std::string shape_text(std::span<const std::size_t> shape) {
+[[nodiscard]] GPT2_COLD inline std::string shape_text(std::span<const std::size_t> shape) {
     std::string out = "[";
     for (std::size_t i = 0; i < shape.size(); ++i) {
         out += detail::concat(i == 0 ? "" : ", ", shape[i]);
@@ -185,8 +185,8 @@ private:
     std::shared_ptr<const State> state_;
 };
 
-inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string name,
-                                        std::shared_ptr<const MappedFile> file) {
+GPT2_COLD inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string name,
+                                                  std::shared_ptr<const MappedFile> file) {
     const std::string where = detail::quoted(std::string_view(name), 4096);
     const std::string_view text = header_text(bytes, name);
     const detail::Json json = detail::parse_json(text, name + " (header)", 8);
@@ -215,8 +215,8 @@ inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::s
     state_ = std::move(state);
 }
 
-inline std::string_view SafetensorsFile::header_text(std::span<const std::byte> bytes,
-                                                     const std::string& name) {
+GPT2_COLD inline std::string_view SafetensorsFile::header_text(std::span<const std::byte> bytes,
+                                                               const std::string& name) {
     const auto fail = [&](const auto&... reason) {
         throw FormatError(detail::concat(detail::quoted(std::string_view(name), 4096), ": ", reason...));
     };
@@ -244,8 +244,9 @@ inline std::string_view SafetensorsFile::header_text(std::span<const std::byte> 
     return text;
 }
 
-inline TensorInfo SafetensorsFile::read_tensor(const std::string& where, const std::string& tensor,
-                                               const detail::Json& entry, std::span<const std::byte> data) {
+GPT2_COLD inline TensorInfo SafetensorsFile::read_tensor(const std::string& where, const std::string& tensor,
+                                                         const detail::Json& entry,
+                                                         std::span<const std::byte> data) {
     const detail::JsonObject object(
         entry, detail::concat(where, ": tensor ", detail::quoted(std::string_view(tensor))));
     for (const auto& [key, value] : entry.items()) {
@@ -282,8 +283,8 @@ inline TensorInfo SafetensorsFile::read_tensor(const std::string& where, const s
 }
 
 /// Two numbers, the first not above the second, both inside the data.
-inline std::pair<std::size_t, std::size_t> SafetensorsFile::read_offsets(const detail::JsonObject& object,
-                                                                         std::size_t data_size) {
+GPT2_COLD inline std::pair<std::size_t, std::size_t>
+SafetensorsFile::read_offsets(const detail::JsonObject& object, std::size_t data_size) {
     constexpr std::string_view expected = "two whole numbers, [begin, end]";
     const detail::Json& offsets = object.at("data_offsets", expected);
     if (!offsets.is_array() || offsets.size() != 2) {
@@ -307,8 +308,8 @@ inline std::pair<std::size_t, std::size_t> SafetensorsFile::read_offsets(const d
     return {begin, end};
 }
 
-inline std::size_t SafetensorsFile::byte_size(const detail::JsonObject& object, Dtype dtype,
-                                              std::span<const std::size_t> shape) {
+GPT2_COLD inline std::size_t SafetensorsFile::byte_size(const detail::JsonObject& object, Dtype dtype,
+                                                        std::span<const std::size_t> shape) {
     std::size_t bits = dtype_bits(dtype);
     bool empty = false; // a zero in the shape must not hide an overflow that depends on the order
     for (const std::size_t extent : shape) {
@@ -329,8 +330,9 @@ inline std::size_t SafetensorsFile::byte_size(const detail::JsonObject& object, 
 }
 
 /// @param tensors  in the order of their data
-inline void SafetensorsFile::check_cover(const std::string& where, std::span<const TensorInfo> tensors,
-                                         std::span<const std::byte> data) {
+GPT2_COLD inline void SafetensorsFile::check_cover(const std::string& where,
+                                                   std::span<const TensorInfo> tensors,
+                                                   std::span<const std::byte> data) {
     std::size_t covered = 0;
     for (const TensorInfo& tensor : tensors) {
         const auto begin = static_cast<std::size_t>(tensor.data.data() - data.data());
