@@ -14,8 +14,9 @@
 
 namespace gpt2::tools {
 
-/// Writes vocab.json and merges.txt of a tokenizer in which token b < 256 is the byte b and the model's
-/// end-of-text token, if it has one above that, is `<|endoftext|>`. There are no merges.
+/// Writes vocab.json and merges.txt of a tokenizer in which token b < 256 is the byte b and token 256, where
+/// the model has room for it, is `<|endoftext|>`. There are no merges; the model's other tokens stay unused.
+/// @param config  vocab_size is at least 256
 /// @throws FileError
 inline void write_byte_vocabulary(const std::filesystem::path& directory, const Config& config) {
     std::string json = "{";
@@ -25,8 +26,8 @@ inline void write_byte_vocabulary(const std::filesystem::path& directory, const 
         json += byte == 0 ? "" : ", ";
         json += detail::concat('"', key == "\"" || key == "\\" ? "\\" : "", key, "\": ", byte);
     }
-    if (config.eos_token_id && *config.eos_token_id >= 256) {
-        json += detail::concat(", \"<|endoftext|>\": ", *config.eos_token_id);
+    if (config.vocab_size > 256) {
+        json += ", \"<|endoftext|>\": 256";
     }
     std::ofstream(directory / "vocab.json") << json << "}\n";
     std::ofstream(directory / "merges.txt") << "#version: 0.2\n";

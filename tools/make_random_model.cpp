@@ -3,6 +3,7 @@
 // Writes a model of any GPT-2 shape with random weights, as a Hugging Face directory, so that speed can be
 // measured without downloading anything.
 
+#include "byte_vocabulary.hpp"
 #include "random_model.hpp"
 
 #include <CLI/CLI.hpp>
@@ -14,6 +15,12 @@
 #include <iostream>
 #include <optional>
 #include <string>
+
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
 
 namespace {
 
@@ -29,6 +36,15 @@ struct Options {
     bool separate_head = false;
     bool quiet = false;
 };
+
+/// Whether somebody watches standard error.
+bool is_terminal() {
+#if defined(_WIN32)
+    return _isatty(_fileno(stderr)) != 0;
+#else
+    return isatty(STDERR_FILENO) != 0;
+#endif
+}
 
 gpt2::Config shape(const Options& options) {
     gpt2::Config config = gpt2::tools::config_by_name(options.size).value();
@@ -54,7 +70,8 @@ void write(const Options& options) {
     how.shards = options.shards;
     how.seed = options.seed;
     std::size_t shown = 101;
-    if (!options.quiet) {
+    const bool show_progress = !options.quiet && is_terminal();
+    if (show_progress) {
         how.progress = [&shown](std::size_t written, std::size_t total) {
             const std::size_t percent = 100 * written / total;
             if (percent != shown) {
@@ -64,10 +81,12 @@ void write(const Options& options) {
         };
     }
     gpt2::tools::write_random_model(options.directory, config, how);
-    if (!options.quiet) {
+    if (show_progress) {
         std::cerr << '\n';
     }
-    if (!options.vocabulary.empty()) {
+    if (options.vocabulary.empty()) {
+        gpt2::tools::write_byte_vocabulary(options.directory, config);
+    } else {
         for (const char* file : {"vocab.json", "merges.txt"}) {
             std::filesystem::copy_file(options.vocabulary / file, options.directory / file,
                                        std::filesystem::copy_options::overwrite_existing);
@@ -98,7 +117,9 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(1, 1000));
     app.add_flag("--prefix", options.prefix, "Names begin with transformer.");
     app.add_flag("--separate-head", options.separate_head, "With lm_head.weight of its own");
-    app.add_option("--vocabulary", options.vocabulary, "Directory to copy vocab.json and merges.txt from")
+    app.add_option("--vocabulary", options.vocabulary,
+                   "Directory to copy vocab.json and merges.txt from\n"
+                   "(default: a vocabulary of single bytes)")
         ->check(CLI::ExistingDirectory);
     app.add_flag("--quiet", options.quiet, "No progress on standard error");
     CLI11_PARSE(app, argc, argv);

@@ -42,7 +42,7 @@ struct RandomModelOptions {
     std::size_t shards = 1;   ///< more than one: an index and so many files
     std::uint64_t seed = 0;
     std::size_t header_padding = 0; ///< more spaces behind each header, so that data may begin at any address
-    std::function<void(std::size_t written, std::size_t total)> progress; ///< bytes, called now and then
+    std::function<void(std::size_t written, std::size_t total)> progress{}; ///< bytes, called now and then
 };
 
 /// A shape by its usual name: `124M`, `355M`, `774M`, `1558M` (OpenAI's), `novella` (the default model's) or

@@ -25,10 +25,10 @@ namespace gpt2 {
 struct LoadOptions {
     /// The format of the weight matrices in memory; by default each keeps that of the file. Half the bytes
     /// are nearly twice the speed: float16 for a checkpoint in float32 costs next to no quality.
-    std::optional<WeightType> weights;
+    std::optional<WeightType> weights{};
     /// The kernels to use; by default those of environment variable GPT2_ISA, else the best there are.
-    std::optional<Isa> isa;
-    std::shared_ptr<ThreadPool> pool; ///< that packs the weights; null: the process-wide one
+    std::optional<Isa> isa{};
+    std::shared_ptr<ThreadPool> pool{}; ///< that packs the weights; null: the process-wide one
 };
 
 /// A GPT-2 model: weights, tokenizer and configuration, all immutable. A cheap handle; copies share the

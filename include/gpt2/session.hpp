@@ -52,7 +52,7 @@ void forward(std::span<const BatchItem> items);
 
 /// How a session keeps its state.
 struct SessionOptions {
-    std::shared_ptr<ThreadPool> pool; ///< null: the process-wide one
+    std::shared_ptr<ThreadPool> pool{}; ///< null: the process-wide one
     KvDtype kv_dtype = KvDtype::float32;
 };
 
@@ -84,6 +84,8 @@ public:
     /// @throws ContextError  if the prompt and max_new_tokens exceed n_positions, before any work, unless
     ///                       GenerationConfig::overflow says to slide
     /// @throws OptionError   as validate(const GenerationConfig&, const Config&); NumericError as forward
+    /// What was read before an exception stays in the session. Only one that is thrown while the window
+    /// slides leaves it empty, as the old keys are gone by then.
     GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {});
 
