@@ -29,6 +29,7 @@ inline void warn_of_unoptimized_build() {
 
 // One object for each translation unit: flags may differ between them, inline functions may not.
 namespace {
+// NOLINTNEXTLINE(misc-definitions-in-headers): one for each is what is wanted
 [[maybe_unused]] const bool this_unit_is_optimized = note_build(
 #if defined(__GNUC__) && !defined(__OPTIMIZE__)
     false

@@ -64,6 +64,7 @@ namespace detail {
 /// A piece of a message: text, or a number in the shortest form that reads back the same.
 class MessagePart {
 public:
+    // NOLINTBEGIN(google-explicit-constructor): so that concat() takes them as they are
     MessagePart(std::string_view text) noexcept : text_(text) {}
     MessagePart(const char* text) noexcept : text_(text) {}
     MessagePart(const std::string& text) noexcept : text_(text) {}
@@ -74,6 +75,7 @@ public:
         const auto end = std::to_chars(digits_.data(), digits_.data() + digits_.size(), value).ptr;
         text_ = {digits_.data(), static_cast<std::size_t>(end - digits_.data())};
     }
+    // NOLINTEND(google-explicit-constructor)
     MessagePart(const MessagePart&) = delete; // text_ may point into digits_
     MessagePart& operator=(const MessagePart&) = delete;
 

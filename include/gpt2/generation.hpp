@@ -107,9 +107,9 @@ public:
     /// @param context   all tokens before the text, for the repetition penalty
     /// @param n_prompt  how many of them are the prompt of this call, for the result
     /// @throws OptionError as gpt2::validate
-    Generation(const Config& model, Tokenizer tokenizer, ExpShifted exp, GenerationConfig config,
+    Generation(const Config& model, const Tokenizer& tokenizer, ExpShifted exp, GenerationConfig config,
                StreamCallback callback, std::span<const TokenId> context, std::size_t n_prompt)
-        : start_(Clock::now()), config_(checked(std::move(config), model)), tokenizer_(std::move(tokenizer)),
+        : start_(Clock::now()), config_(checked(std::move(config), model)), tokenizer_(tokenizer),
           callback_(std::move(callback)), exp_(exp), vocab_size_(model.vocab_size),
           sampler_(detail::sampler_options(config_), std::min(vocab_size_, tokenizer_.size()), exp),
           stream_(config_.stop_strings) {

@@ -48,7 +48,7 @@ public:
         const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
         const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
         const Checkpoint checkpoint = Checkpoint::open(directory);
-        Tokenizer tokenizer = Tokenizer::load(directory);
+        const Tokenizer tokenizer = Tokenizer::load(directory);
         if (tokenizer.size() > checkpoint.config().vocab_size) {
             throw FormatError(detail::concat(detail::quoted(directory.string(), 4096), ": expected at most ",
                                              checkpoint.config().vocab_size,
@@ -56,7 +56,7 @@ public:
                                              tokenizer.size()));
         }
         return Gpt2Model(std::make_shared<detail::ModelState>(detail::ModelState{
-            TransformerLoader(checkpoint, options.weights, *pool).load(), std::move(tokenizer), &kernels}));
+            TransformerLoader(checkpoint, options.weights, *pool).load(), tokenizer, &kernels}));
     }
 
     [[nodiscard]] const Config& config() const noexcept { return state_->transformer.config; }

@@ -76,7 +76,7 @@ public:
     /// Appends tokens. @returns the natural logarithm of the probability of each, given those before; NaN
     /// for a token at position 0, which nothing is before.
     /// @throws as gpt2::forward; the session is then as before
-    std::vector<float> score(std::span<const TokenId> tokens);
+    std::vector<float> score(std::span<const TokenId> given);
 
     /// Appends @p prompt and continues it; see GenerationConfig. The prompt may be empty if the session is
     /// not. Afterwards the session holds the prompt and the new tokens but for the last, which no forward

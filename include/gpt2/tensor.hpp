@@ -32,6 +32,7 @@ public:
     TensorView(T* data, const Shape& shape) noexcept : data_(data), shape_(shape) {}
 
     /// A view of const elements from a view of mutable ones.
+    // NOLINTNEXTLINE(google-explicit-constructor): as a pointer to const from a pointer
     operator TensorView<const T, Rank>() const noexcept requires(!std::is_const_v<T>) {
         return {data_, shape_};
     }

@@ -104,7 +104,7 @@ private:
         std::map<std::string, CheckpointTensor, std::less<>> tensors; ///< without prefix
     };
 
-    Checkpoint(const ConfigJson& config, std::string config_name, std::vector<SafetensorsFile> files,
+    Checkpoint(const ConfigJson& config, std::string config_name, const std::vector<SafetensorsFile>& files,
                std::string model_name);
 
     static std::vector<SafetensorsFile> open_shards(const std::filesystem::path& directory,
@@ -233,7 +233,7 @@ GPT2_COLD inline std::vector<SafetensorsFile> Checkpoint::open_shards(const std:
 }
 
 GPT2_COLD inline Checkpoint::Checkpoint(const ConfigJson& config, std::string config_name,
-                                        std::vector<SafetensorsFile> files, std::string model_name) {
+                                        const std::vector<SafetensorsFile>& files, std::string model_name) {
     auto state = std::make_shared<State>();
     state->config = config.config;
     state->config_name = std::move(config_name);
