@@ -118,12 +118,18 @@ public:
 private:
     friend void forward(std::span<const BatchItem>);
 
+    /// Checks what forward() was given and lays out its rows.
+    [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
+
+    /// Takes rows of any sessions of the model through it. @returns the logits [n, V] that were asked for
+    [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows);
+
     void extend(std::span<const TokenId> tokens, Overflow overflow);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
     KvCache cache_;
-    std::vector<TokenId> tokens_;
+    std::vector<TokenId> tokens_; ///< with room for all positions from the beginning
     Workspace workspace_;
     std::shared_ptr<const Tensor<float, 2>> logits_; ///< shared by the sessions of one pass
     std::size_t first_logit_row_ = 0;
@@ -169,24 +175,14 @@ inline void check_item(const BatchItem& item, const BatchItem& first, const Mode
 
 } // namespace detail
 
-inline void forward(std::span<const BatchItem> items) {
-    if (items.empty()) {
-        return;
-    }
-    std::size_t n_rows = 0;
-    std::size_t n_logits = 0;
+inline std::vector<Row> Session::rows_of(std::span<const BatchItem> items) {
+    std::vector<Row> rows;
     for (const BatchItem& item : items) {
         if (item.session == nullptr) {
             throw OptionError("forward: expected a session, found null");
         }
         detail::check_item(item, items.front(), item.session->model_.get(),
                            items.front().session->model_.get());
-        n_rows += item.tokens.size();
-        n_logits += item.logits == Logits::none ? 0 : item.logits == Logits::last ? 1 : item.tokens.size();
-    }
-    std::vector<Row> rows;
-    rows.reserve(n_rows);
-    for (const BatchItem& item : items) {
         for (std::size_t i = 0; i < item.tokens.size(); ++i) {
             const bool last = i + 1 == item.tokens.size();
             rows.push_back(
@@ -196,48 +192,55 @@ inline void forward(std::span<const BatchItem> items) {
                  .wants_logits = item.logits == Logits::all || (item.logits == Logits::last && last)});
         }
     }
-    for (const BatchItem& item : items) { // only now: somebody's tokens may be those of a session here
-        item.session->tokens_.reserve(item.session->position() + item.tokens.size());
-    }
+    return rows;
+}
 
-    Session& first = *items.front().session;
-    const Transformer& transformer = first.model_->transformer;
+inline std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
+    const auto wanted = [](std::span<const Row> some) {
+        return static_cast<std::size_t>(std::ranges::count(some, true, &Row::wants_logits));
+    };
+    const Transformer& transformer = model_->transformer;
     const std::size_t V = transformer.config.vocab_size;
-    auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{n_logits, V});
-    {
-        const auto turn = first.pool_->take_turn();
-        const Compute compute{*first.model_->kernels, *first.pool_};
-        const std::size_t chunk = std::min(n_rows, detail::rows_per_pass);
-        if (first.workspace_.rows < chunk) {
-            first.workspace_ = Workspace(transformer.config, chunk);
-        }
-        float* out = logits->data();
-        for (std::size_t begin = 0; begin < n_rows; begin += chunk) {
-            const auto part = std::span<const Row>(rows).subspan(begin, std::min(chunk, n_rows - begin));
-            transformer.forward(compute, part, first.workspace_, out);
-            out += V * static_cast<std::size_t>(std::ranges::count(part, true, &Row::wants_logits));
-        }
-        if (first.workspace_.rows > detail::kept_workspace_rows) {
-            first.workspace_ = Workspace();
-        }
-        for (std::size_t row = 0; row < n_logits; ++row) {
-            detail::require_finite((*logits)[row].flat());
-        }
+    auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{wanted(rows), V});
+    const auto turn = pool_->take_turn();
+    const Compute compute{*model_->kernels, *pool_};
+    const std::size_t chunk = std::min(rows.size(), detail::rows_per_pass);
+    if (workspace_.rows < chunk) {
+        workspace_ = Workspace(transformer.config, chunk);
     }
+    float* out = logits->data();
+    for (std::size_t begin = 0; begin < rows.size(); begin += chunk) {
+        const auto part = rows.subspan(begin, std::min(chunk, rows.size() - begin));
+        transformer.forward(compute, part, workspace_, out);
+        out += V * wanted(part);
+    }
+    if (workspace_.rows > detail::kept_workspace_rows) {
+        workspace_ = Workspace();
+    }
+    for (std::size_t row = 0; row < logits->dim(0); ++row) {
+        detail::require_finite((*logits)[row].flat());
+    }
+    return logits;
+}
 
-    std::size_t row = 0; // nothing throws from here on
+inline void forward(std::span<const BatchItem> items) {
+    if (items.empty()) {
+        return;
+    }
+    const std::vector<Row> rows = Session::rows_of(items);
+    const auto logits = items.front().session->run(rows);
+    // Nothing throws from here on: sessions have room for the tokens of all positions.
     auto read = rows.begin();
+    std::size_t logit_row = 0;
     for (const BatchItem& item : items) {
         Session& session = *item.session;
-        for (std::size_t i = 0; i < item.tokens.size(); ++i) {
-            session.tokens_.push_back((read++)->token);
-        }
         session.logits_ = logits;
-        session.first_logit_row_ = row;
-        session.logit_rows_ = item.logits == Logits::none   ? 0
-                              : item.logits == Logits::last ? 1
-                                                            : item.tokens.size();
-        row += session.logit_rows_;
+        session.first_logit_row_ = logit_row;
+        for (std::size_t i = 0; i < item.tokens.size(); ++i, ++read) {
+            session.tokens_.push_back(read->token);
+            logit_row += read->wants_logits ? 1 : 0;
+        }
+        session.logit_rows_ = logit_row - session.first_logit_row_;
     }
 }
 
