@@ -3,10 +3,10 @@
 
 #include "gpt2/build_check.hpp"
 #include "gpt2/io/checkpoint.hpp"
-#include "gpt2/io/load_transformer.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/session.hpp"
 #include "gpt2/tokenizer.hpp"
+#include "gpt2/transformer_loader.hpp"
 
 #include <cstddef>
 #include <filesystem>

@@ -5,7 +5,6 @@
 #include "gpt2/transformer.hpp"
 
 #include <cstddef>
-#include <initializer_list>
 #include <optional>
 #include <string>
 
