@@ -56,7 +56,10 @@ gpt2::SessionOptions with(std::size_t n_threads, KvDtype cache = KvDtype::float3
 }
 
 /// The levels that must agree: all that have fused multiply-add. (SSE2, the portable level of x86, has none.)
-std::vector<Isa> fused_levels() {
+std::vector<Isa> comparable_levels() {
+    if (gpt2::choose_isa() == Isa::portable) { // its products and sums may be rounded apart
+        return {Isa::portable};
+    }
     std::vector<Isa> levels;
     for (const Isa isa : {Isa::avx2, Isa::avx512}) {
         if (isa <= gpt2::supported_isa()) {
@@ -140,7 +143,7 @@ void check_threads_and_pieces(const Gpt2Model& model, KvDtype cache, std::span<c
 
 TEST_CASE("threads and pieces, with each format of weights and cache and on each level") {
     for (const auto type : {WeightType::float16, WeightType::float32, WeightType::bfloat16}) {
-        const auto levels = fused_levels();
+        const auto levels = comparable_levels();
         const auto model = Gpt2Model::load(test::novella(), {.weights = type, .isa = {}, .pool = nullptr});
         for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
             CAPTURE(to_string(type));
@@ -172,7 +175,7 @@ TEST_CASE("threads, pieces and levels in a model of odd sizes") {
     const auto tokens = test::some_tokens(150, test::byte_vocabulary_size);
     for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
         std::vector<float> expected;
-        for (const Isa isa : fused_levels()) {
+        for (const Isa isa : comparable_levels()) {
             CAPTURE(to_string(isa));
             const auto model =
                 Gpt2Model::load(directory.path(), {.weights = {}, .isa = isa, .pool = nullptr});
@@ -337,7 +340,7 @@ TEST_CASE("generated text depends on the seed and the sample alone") {
     for (const std::size_t n_threads : {2u, 3u, 5u}) {
         CHECK(same(Session(novella(), with(n_threads)).generate(prompt, config), expected));
     }
-    for (const Isa isa : fused_levels()) {
+    for (const Isa isa : comparable_levels()) {
         const auto model = Gpt2Model::load(test::novella(), {.weights = {}, .isa = isa, .pool = nullptr});
         Session session(model, with(3));
         read(session, prompt.first(69), random_pieces(69, 8));
@@ -430,7 +433,7 @@ void check_real_size(const gpt2::Config& config, gpt2::Dtype dtype, std::size_t 
         MESSAGE("C = ", config.n_embd, ": ", deviations, " standard deviations");
         CHECK(deviations < test::tolerance);
     }
-    for (const Isa isa : fused_levels()) {
+    for (const Isa isa : comparable_levels()) {
         if (isa == gpt2::choose_isa()) {
             continue;
         }
