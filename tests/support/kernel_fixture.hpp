@@ -31,12 +31,7 @@ namespace gpt2::test {
 /// Whether the multiply-add of a level rounds once. SSE2 has none.
 [[nodiscard]] inline bool fuses([[maybe_unused]] Isa isa) noexcept {
 #if defined(__x86_64__) || defined(__SSE2__) || defined(_M_X64)
-#if defined(__aarch64__)
-    static_cast<void>(isa); // NEON has it
-    return true;
-#else
     return isa != Isa::portable;
-#endif
 #else
     return true;
 #endif
