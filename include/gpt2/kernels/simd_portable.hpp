@@ -80,6 +80,13 @@ inline Quad quad_mul(Quad a, Quad b) {
 #endif
     return product;
 }
+inline Quad quad_div(Quad a, Quad b) {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return vdivq_f32(a, b); // xsimd 8.1 approximates
+#else
+    return a / b;
+#endif
+}
 inline Quad quad_fma(Quad a, Quad b, Quad c) {
 #if defined(__aarch64__) || defined(_M_ARM64)
     return xsimd::fma(a, b, c);
@@ -219,7 +226,7 @@ inline F32x16 mul(F32x16 a, F32x16 b) {
     return {quad_mul(a.q0, b.q0), quad_mul(a.q1, b.q1), quad_mul(a.q2, b.q2), quad_mul(a.q3, b.q3)};
 }
 inline F32x16 div(F32x16 a, F32x16 b) {
-    return {a.q0 / b.q0, a.q1 / b.q1, a.q2 / b.q2, a.q3 / b.q3};
+    return {quad_div(a.q0, b.q0), quad_div(a.q1, b.q1), quad_div(a.q2, b.q2), quad_div(a.q3, b.q3)};
 }
 inline F32x16 max(F32x16 a, F32x16 b) {
     return {quad_max(a.q0, b.q0), quad_max(a.q1, b.q1), quad_max(a.q2, b.q2), quad_max(a.q3, b.q3)};
