@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "gpt2/generation.hpp"
 
+#include "../tools/byte_vocabulary.hpp"
+
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -29,21 +31,7 @@ constexpr TokenId token_abc = 258;
 
 /// Token b is byte b for b < 256; then end of text, "ab" and "abc".
 gpt2::Tokenizer byte_tokenizer() {
-    // GPT-2 writes bytes as characters: itself where it is printable, else U+0100 and up.
-    std::string vocab = "{";
-    unsigned next = 256;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-        const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-        const unsigned c = printable ? byte : next++;
-        std::string key;
-        if (c < 0x80) {
-            key = std::string(c == '"' || c == '\\' ? "\\" : "") + static_cast<char>(c);
-        } else {
-            key = {static_cast<char>(0xc0 | (c >> 6)), static_cast<char>(0x80 | (c & 0x3f))};
-        }
-        vocab += "\"" + key + "\":" + std::to_string(byte) + ",";
-    }
-    return gpt2::Tokenizer::from_memory(vocab + "\"<|endoftext|>\":256,\"ab\":257,\"abc\":258}",
+    return gpt2::Tokenizer::from_memory(gpt2::tools::byte_vocabulary_json({"<|endoftext|>", "ab", "abc"}),
                                         "#version: 0.2\na b\nab c\n");
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "../../tools/byte_vocabulary.hpp"
 #include "../../tools/random_model.hpp"
 #include "files.hpp"
 
@@ -29,21 +30,7 @@ inline constexpr std::size_t byte_vocabulary_size = 259;
 /// Writes vocab.json and merges.txt of a tokenizer in which token b < 256 is byte b, 256 is <|endoftext|>,
 /// 257 "th" and 258 "the".
 inline void write_byte_vocabulary(const std::filesystem::path& directory) {
-    // GPT-2 writes bytes as characters: itself where it is printable, else U+0100 and up.
-    std::string vocabulary = "{";
-    unsigned next = 256;
-    for (unsigned byte = 0; byte < 256; ++byte) {
-        const bool printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-        const unsigned c = printable ? byte : next++;
-        std::string key;
-        if (c < 0x80) {
-            key = std::string(c == '"' || c == '\\' ? "\\" : "") + static_cast<char>(c);
-        } else {
-            key = {static_cast<char>(0xc0 | (c >> 6)), static_cast<char>(0x80 | (c & 0x3f))};
-        }
-        vocabulary += gpt2::detail::concat('"', key, "\":", byte, ',');
-    }
-    write_file(directory / "vocab.json", vocabulary + R"("<|endoftext|>":256,"th":257,"the":258})");
+    write_file(directory / "vocab.json", tools::byte_vocabulary_json({"<|endoftext|>", "th", "the"}));
     write_file(directory / "merges.txt", "#version: 0.2\nt h\nth e\n");
 }
 
