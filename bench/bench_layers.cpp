@@ -64,7 +64,8 @@ Linear make_linear(std::size_t K, std::size_t N, WeightType type) {
     tensor.shape = {K, N};
     tensor.data = std::as_bytes(std::span(weight));
     auto& pool = pool_of(1);
-    return Linear(PackedMatrix::pack(tensor, MatrixLayout::inputs_by_outputs, type, pool), values(N));
+    return Linear(PackedMatrix::pack(tensor, MatrixLayout::inputs_by_outputs, type, pool),
+                  Linear::padded_bias(N, values(N)));
 }
 
 /// Made when first used, as most runs filter; only the last is kept, as some are large.

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -24,7 +25,7 @@ enum Status { success = 0, failure = 1, usage = 2, signalled = 128 };
 
 /// The default model: below the current directory, below one that this program is in, or installed.
 std::filesystem::path find_model() {
-    const std::filesystem::path name = std::filesystem::path("models") / "novella";
+    const std::filesystem::path name = std::filesystem::path("models") / "novella-f16.safetensors";
     std::error_code ignored;
     if (std::filesystem::exists(name, ignored)) {
         return name;
@@ -40,8 +41,8 @@ std::filesystem::path find_model() {
             break;
         }
     }
-    throw UsageError("found no models/novella in the current directory or above the program; name a model "
-                     "with --model DIR");
+    throw UsageError("found no models/novella-f16.safetensors in the current directory or above the program; "
+                     "name a model with --model PATH");
 }
 
 std::string prompt_from(const Options& options) {
@@ -90,6 +91,20 @@ public:
         if (config_.do_sample && config_.temperature != 0.0f && !config_.seed) {
             config_.seed = gpt2::fresh_seed(); // one for all texts
         }
+    }
+
+    /// Prints what was checked. @throws gpt2::Error for what is wrong
+    void verify() const {
+        const gpt2::Verification found = model_.verify(pool_);
+        std::ostringstream out;
+        out << machine_.model << ": all weights are finite";
+        if (found.has_self_test) {
+            out << ", the checksum is right, logits are within " << found.largest_difference
+                << " of the self-test's (" << found.bound << " is the most that rounding explains)\n";
+        } else {
+            out << " (a Hugging Face directory has no checksum and no self-test)\n";
+        }
+        print(out.str());
     }
 
     /// @returns 0, or the signal that ended it early
@@ -199,8 +214,13 @@ int run(int argc, char** argv) {
     if (!options) {
         return success;
     }
-    const std::string prompt = options->interactive ? std::string() : prompt_from(*options);
+    const std::string prompt =
+        options->interactive || options->verify ? std::string() : prompt_from(*options);
     Writer writer(*options, options->model ? *options->model : find_model());
+    if (options->verify) {
+        writer.verify();
+        return success;
+    }
     if (options->interactive) {
         return converse(writer);
     }

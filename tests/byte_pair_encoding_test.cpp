@@ -136,7 +136,8 @@ TEST_CASE("the tokens that their own bytes become: seams tell the same as encodi
 }
 
 TEST_CASE("in GPT-2's and in Novella's vocabulary every token but the special one comes of its bytes") {
-    for (const auto& directory : {root / "tests/data/tokenizer", root / "models/novella"}) {
+    for (const auto& directory :
+         {root / "tests/data/tokenizer", std::filesystem::path(GPT2_FIXTURES) / "novella"}) {
         const auto tables = build(files_in(directory));
         const auto view = tables.view();
         std::vector<gpt2::detail::MergePair> merges(view.products.size());

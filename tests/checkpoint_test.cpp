@@ -396,7 +396,7 @@ TEST_CASE("places that are no model directory are refused with help") {
     const TemporaryDirectory directory;
     check_throws<FileError>(
         [&] { (void)Checkpoint::open(directory / "missing"); },
-        {"/missing\"", "expected a directory with config.json", "found nothing", "No such file"});
+        {"/missing\"", "or a directory with config.json", "found nothing", "No such file"});
     Parts().write(directory / "model");
     check_throws<FileError>([&] { (void)Checkpoint::open(directory / "model/model.safetensors"); },
                             {"model.safetensors\"", "expected a directory", "found a file", "/model\")"});

@@ -226,8 +226,8 @@ exec 5<&-
 
 # --- the model is found from where one is
 mkdir -p here/models
-ln -s "$model" here/models/novella
-equal "models/novella in the current directory" \
+ln -s "$model" here/models/novella-f16.safetensors
+equal "models/novella-f16.safetensors in the current directory" \
     "$(cd here && "$program" --seed 42 --max-new-tokens 24 "$prompt")" "$text"
 
 # --- output that cannot be written

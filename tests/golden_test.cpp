@@ -39,7 +39,7 @@ const gpt2::Gpt2Model& model() {
 }
 
 const test::Reference& reference() {
-    static const test::Reference loaded(gpt2::Checkpoint::open(test::novella()));
+    static const test::Reference loaded(gpt2::Checkpoint::open(test::fixture("novella")));
     return loaded;
 }
 

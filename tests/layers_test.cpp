@@ -132,7 +132,7 @@ TEST_CASE("Mlp: against float64, residual included, the same on any number of th
         for (const Activation activation : {Activation::gelu_tanh, Activation::relu}) {
             const LinearReference c_fc(C, F, type, 5);
             const LinearReference c_proj(F, C, type, 6);
-            const Mlp mlp{c_fc.copy(), c_proj.copy(), activation};
+            const Mlp mlp{c_fc.layer, c_proj.layer, activation};
             const auto x = test::Numbers(7).numbers(rows * C);
             const auto residual = test::Numbers(8).numbers(rows * C);
             std::vector<Bounded> expected;
@@ -184,7 +184,7 @@ public:
         config_.n_embd = C;
         config_.n_inner = C;
         config_.n_positions = 100;
-        attention_ = {c_attn_.copy(), c_proj_.copy(), n_head, Attention::score_scale(config_, layer)};
+        attention_ = {c_attn_.layer, c_proj_.layer, n_head, Attention::score_scale(config_, layer)};
         for (std::size_t s = 0; s < lengths_.size(); ++s) {
             x_.push_back(test::Numbers(30 + s).numbers(lengths_[s] * C));
             expected_.push_back(reference(x_.back()));
@@ -362,7 +362,7 @@ TEST_CASE("avx2 and avx512 give the same bits in every layer") {
     for (const WeightType type : weight_types) {
         const LinearReference c_fc(40, 130, type, 51);
         const LinearReference c_proj(130, 40, type, 52);
-        const Mlp mlp{c_fc.copy(), c_proj.copy(), Activation::gelu_tanh};
+        const Mlp mlp{c_fc.layer, c_proj.layer, Activation::gelu_tanh};
         const auto x = test::Numbers(53).numbers(15 * 40);
         std::vector<float> results[2];
         for (const Isa isa : {Isa::avx2, Isa::avx512}) {

@@ -212,6 +212,7 @@ TEST_CASE("every option of the configuration means what it says") {
         const auto found = check(config, 20.0);
         CHECK(mismatch(found, base) != "");
     };
+    changed([](gpt2::Config& c) { c.activation = gpt2::Activation::gelu_erf; });
     changed([](gpt2::Config& c) { c.activation = gpt2::Activation::relu; });
     changed([](gpt2::Config& c) { c.scale_attn_weights = false; });
     changed([](gpt2::Config& c) { c.scale_attn_by_inverse_layer_idx = true; });
@@ -221,6 +222,26 @@ TEST_CASE("every option of the configuration means what it says") {
     changed([](gpt2::Config& c) { c.n_head = 3; });
     changed([](gpt2::Config& c) { c.n_inner = 1; });
     changed([](gpt2::Config& c) { c.n_layer = 1; });
+}
+
+TEST_CASE("each form of GELU is computed, and is told from the other") {
+    using gpt2::Activation;
+    constexpr Activation forms[] = {Activation::gelu_tanh, Activation::gelu_erf};
+    for (const Activation form : forms) {
+        const test::TemporaryDirectory directory;
+        gpt2::Config config = test::odd_config();
+        config.activation = form;
+        test::write_model(directory.path(), config, {}, test::enlarge_matrices);
+        const auto model = load(directory.path());
+        CHECK(model.config() == config);
+        for (const Activation other : forms) {
+            config.activation = other;
+            test::write_file(directory / "config.json", gpt2::tools::config_json_text(config));
+            const double found = deviations(test::Reference(gpt2::Checkpoint::open(directory.path())), model);
+            CHECK((found < test::tolerance) == (form == other));
+            MESSAGE((form == other ? "its own form: " : "the other form: "), found, " standard deviations");
+        }
+    }
 }
 
 TEST_CASE("files are not needed after loading, and a vocabulary may be padded") {
@@ -262,7 +283,7 @@ TEST_CASE("what is missing or does not fit is named") {
     }
     SUBCASE("a directory") {
         check_throws<FileError>([&] { load(directory / "none"); }, {"none", "directory"});
-        check_throws<FileError>([&] { load(directory / "config.json"); }, {"config.json", "directory"});
+        check_throws<FormatError>([&] { load(directory / "config.json"); }, {"config.json", "directory"});
     }
     SUBCASE("a vocabulary that the embeddings have no room for") {
         gpt2::Config config = test::odd_config();

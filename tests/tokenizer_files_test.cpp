@@ -177,6 +177,6 @@ TEST_CASE("files that cannot be read") {
     CHECK(Tokenizer::load(directory.path()).size() == 259);
     write_file(directory / "vocab.json", "");
     check_throws<FormatError>(load, {(directory / "vocab.json").string(), "empty"});
-    check_throws<FileError>([&] { (void)Tokenizer::load(directory / "vocab.json"); }, {"vocab.json"});
+    check_throws<FormatError>([&] { (void)Tokenizer::load(directory / "vocab.json"); }, {"vocab.json"});
     check_throws<FileError>([&] { (void)Tokenizer::load(directory / "nowhere"); }, {"nowhere"});
 }

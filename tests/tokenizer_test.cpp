@@ -34,7 +34,7 @@ using Ids = std::vector<TokenId>;
 
 const std::filesystem::path root = GPT2_SOURCE_DIR;
 const std::filesystem::path gpt2_files = root / "tests/data/tokenizer";
-const std::filesystem::path novella_files = root / "models/novella";
+const std::filesystem::path novella_files = std::filesystem::path(GPT2_FIXTURES) / "novella";
 
 const Tokenizer& gpt2_tokenizer() {
     static const Tokenizer tokenizer = Tokenizer::load(gpt2_files);

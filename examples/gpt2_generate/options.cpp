@@ -121,9 +121,15 @@ void add_input(CLI::App& app, Options& o) {
         ->type_name("N")
         ->transform(integer<std::int64_t>());
     app.add_option("-m,--model", o.model,
-                   "Directory of the model: config.json, model.safetensors, vocab.json, "
-                   "merges.txt\n(default: models/novella in the current directory, else above the program)")
-        ->type_name("DIR");
+                   "The model: the file that convert_weights.py makes, or a Hugging Face directory\n"
+                   "(default: models/novella-f16.safetensors, here or above the program)")
+        ->type_name("PATH");
+    app.add_flag("--verify", o.verify,
+                 "Write no text; check the model: its checksum, that all weights are finite,\n"
+                 "and that it gives the logits of its self-test")
+        ->excludes("prompt")
+        ->excludes("--prompt-file")
+        ->excludes("--interactive");
 }
 
 void add_generation(CLI::App& app, Options& o) {

@@ -32,6 +32,7 @@ struct Options {
     bool echo = false;
     bool json = false;
     bool stats = false;
+    bool verify = false; ///< and no text
     gpt2::GenerationConfig generation;
 };
 

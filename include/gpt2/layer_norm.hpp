@@ -18,7 +18,7 @@ public:
     LayerNorm() = default;
 
     /// @param gain, bias  [C]
-    LayerNorm(Tensor<float, 1> gain, Tensor<float, 1> bias, float epsilon)
+    LayerNorm(SharedTensor<float, 1> gain, SharedTensor<float, 1> bias, float epsilon)
         : gain_(std::move(gain)), bias_(std::move(bias)), epsilon_(epsilon) {}
 
     /// x and y are [B, C] and may be the same.
@@ -32,8 +32,8 @@ public:
     }
 
 private:
-    Tensor<float, 1> gain_;
-    Tensor<float, 1> bias_;
+    SharedTensor<float, 1> gain_;
+    SharedTensor<float, 1> bias_;
     float epsilon_ = 1e-5f;
 };
 

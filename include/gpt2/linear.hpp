@@ -3,7 +3,7 @@
 
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/packed_matrix.hpp"
-#include "gpt2/tensor.hpp"
+#include "gpt2/shared_tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
@@ -61,11 +61,16 @@ class Linear {
 public:
     Linear() = default;
 
-    /// @param bias  [N], or empty for none
-    Linear(PackedMatrix weight, std::span<const float> bias)
+    /// @param bias  [N], filled up with zeros to whole panels (padded_bias()); empty for none
+    Linear(PackedMatrix weight, SharedTensor<float, 1> bias)
         : weight_(std::move(weight)),
-          bias_({kernels::panel_count(weight_.n_outputs()) * kernels::panel_width}) {
-        std::copy(bias.begin(), bias.end(), bias_.data());
+          bias_(bias.size() != 0 ? std::move(bias) : padded_bias(weight_.n_outputs(), {})) {}
+
+    /// @p bias [N], or nothing, filled up with zeros.
+    [[nodiscard]] static Tensor<float, 1> padded_bias(std::size_t n_outputs, std::span<const float> bias) {
+        Tensor<float, 1> padded({kernels::panel_count(n_outputs) * kernels::panel_width});
+        std::copy(bias.begin(), bias.end(), padded.data());
+        return padded;
     }
 
     [[nodiscard]] const PackedMatrix& weight() const noexcept { return weight_; }
@@ -109,7 +114,7 @@ private:
     static constexpr std::size_t tiles_per_chunk = 8;
 
     PackedMatrix weight_;
-    Tensor<float, 1> bias_;
+    SharedTensor<float, 1> bias_;
 };
 
 } // namespace gpt2

@@ -3,15 +3,20 @@
 
 #include "gpt2/build_check.hpp"
 #include "gpt2/io/checkpoint.hpp"
+#include "gpt2/io/converted_model.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/session.hpp"
 #include "gpt2/tokenizer.hpp"
 #include "gpt2/transformer_loader.hpp"
 
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -29,35 +34,58 @@ struct LoadOptions {
     /// The kernels to use; by default those of environment variable GPT2_ISA, else the best there are.
     std::optional<Isa> isa{};
     std::shared_ptr<ThreadPool> pool{}; ///< that packs the weights; null: the process-wide one
+    bool verify = false;                ///< calls Gpt2Model::verify() before the model is handed out
+};
+
+/// What Gpt2Model::verify() found; what it found wrong, it throws.
+struct Verification {
+    bool has_self_test = false;      ///< a converted model has one
+    float largest_difference = 0.0f; ///< of a logit, from the file's
+    float bound = 0.0f;              ///< what float32 arithmetic may make of it
 };
 
 /// A GPT-2 model: weights, tokenizer and configuration, all immutable. A cheap handle; copies share the
 /// weights. Thread-safe: any number of threads may use one model.
 class Gpt2Model {
 public:
-    /// Loads a Hugging Face directory: `config.json`, `model.safetensors` (or shards with an index),
-    /// `vocab.json` and `merges.txt`. The weights are packed into memory; the files are not needed after.
-    /// (While loading, a file that somebody truncates in place is outside what can be handled; replacing it
-    /// by rename is safe.)
+    /// Loads a model from one of
+    /// - the file of a converted model (tools/convert_weights.py makes it). It is mapped, and its weights are
+    /// used
+    ///   where they lie: nothing is copied, and processes that load the same file share its memory. Who
+    ///   converts weights to another format by LoadOptions::weights has them copied.
+    /// - a Hugging Face directory: `config.json`, `model.safetensors` (or shards with an index), `vocab.json`
+    /// and
+    ///   `merges.txt`. The weights are packed into memory; the files are not needed after.
+    ///
+    /// A file that somebody truncates or overwrites in place, while it is being loaded or mapped, is outside
+    /// what can be handled; replacing it by rename is safe.
     /// @throws FileError, FormatError  naming file, tensor or key, what was expected and what was found
     /// @throws NumericError            if a weight exceeds the format asked for
     /// @throws OptionError             for an instruction set that this machine does not have
-    [[nodiscard]] static Gpt2Model load(const std::filesystem::path& directory,
-                                        const LoadOptions& options = {}) {
-        detail::warn_of_unoptimized_build();
-        const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
-        const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
-        const Checkpoint checkpoint = Checkpoint::open(directory);
-        const Tokenizer tokenizer = Tokenizer::load(directory);
-        if (tokenizer.size() > checkpoint.config().vocab_size) {
-            throw FormatError(detail::concat(detail::quoted(directory.string(), 4096), ": expected at most ",
-                                             checkpoint.config().vocab_size,
-                                             " tokens in vocab.json (vocab_size in config.json), found ",
-                                             tokenizer.size()));
+    [[nodiscard]] static Gpt2Model load(const std::filesystem::path& path, const LoadOptions& options = {}) {
+        if (detail::is_file(path)) {
+            return from_converted(ConvertedModel::open(path), options);
         }
-        return Gpt2Model(std::make_shared<detail::ModelState>(detail::ModelState{
-            TransformerLoader(checkpoint, options.weights, *pool).load(), tokenizer, &kernels}));
+        const Checkpoint checkpoint = Checkpoint::open(path);
+        return from_checkpoint(checkpoint, Tokenizer::load(path), options);
     }
+
+    /// Loads the file of a converted model from memory, such as an asset that is linked into the program.
+    /// @param file  used in place if it begins at a multiple of 64 bytes, else copied. In place, it must
+    /// outlive all
+    ///              handles and sessions of the model.
+    /// @throws as load(path); messages call the file "memory"
+    [[nodiscard]] static Gpt2Model load(std::span<const std::byte> file, const LoadOptions& options = {}) {
+        return from_converted(ConvertedModel::from_bytes(file, "memory"), options);
+    }
+
+    /// Reads the whole file of a converted model and tries it: the checksum, that all weights are finite, and
+    /// that the logits of the self-test, on these kernels, are those that its converter computed in float64.
+    /// The weights of a Hugging Face directory are known to be finite since they were loaded, and there is no
+    /// more.
+    /// @throws FormatError   when the file is damaged or the logits are others
+    /// @throws OptionError   when the weights were converted to another format than the file's
+    Verification verify(const std::shared_ptr<ThreadPool>& pool = nullptr) const;
 
     [[nodiscard]] const Config& config() const noexcept { return state_->transformer.config; }
     [[nodiscard]] const Tokenizer& tokenizer() const noexcept { return state_->tokenizer; }
@@ -96,6 +124,41 @@ private:
 
     explicit Gpt2Model(std::shared_ptr<const detail::ModelState> state) : state_(std::move(state)) {}
 
+    [[nodiscard]] static Gpt2Model from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer,
+                                                   const LoadOptions& options) {
+        const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
+        const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+        const CheckpointWeights weights(checkpoint, options.weights, *pool);
+        return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
+                         std::move(tokenizer), &kernels, std::nullopt},
+                        checkpoint.name(), options);
+    }
+
+    [[nodiscard]] static Gpt2Model from_converted(const ConvertedModel& file, const LoadOptions& options) {
+        const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
+        const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+        const ConvertedWeights weights(file, options.weights, *pool);
+        return complete({make_transformer(file.config(), file.has_separate_head(), weights),
+                         Tokenizer::of_converted(file.file()), &kernels, file},
+                        file.file().name(), options);
+    }
+
+    [[nodiscard]] static Gpt2Model complete(detail::ModelState&& state, std::string_view name,
+                                            const LoadOptions& options) {
+        detail::warn_of_unoptimized_build();
+        const std::size_t vocab_size = state.transformer.config.vocab_size;
+        if (state.tokenizer.size() > vocab_size) {
+            throw FormatError(
+                detail::concat(detail::quoted(name, 4096), ": \"vocab_size\": expected at least the ",
+                               state.tokenizer.size(), " tokens of the tokenizer, found ", vocab_size));
+        }
+        Gpt2Model model(std::make_shared<const detail::ModelState>(std::move(state)));
+        if (options.verify) {
+            (void)model.verify(options.pool);
+        }
+        return model;
+    }
+
     std::shared_ptr<const detail::ModelState> state_;
 };
 
@@ -103,6 +166,38 @@ inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
     : model_(model.state_), pool_(options.pool ? options.pool : ThreadPool::process_wide()),
       cache_(model_->transformer.config, options.kv_dtype) {
     tokens_.reserve(model_->transformer.config.n_positions);
+}
+
+GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool>& pool) const {
+    Verification result;
+    if (!state_->file) {
+        return result;
+    }
+    const ConvertedModel& file = *state_->file;
+    const std::string where = detail::quoted(std::string_view(file.file().name()), 4096);
+    if (file.matrix("wte.weight").type() != state_->transformer.wte.type()) {
+        throw OptionError(detail::concat(where,
+                                         ": verify: expected weights in the file's own format, found them "
+                                         "converted to ",
+                                         to_string(state_->transformer.wte.type())));
+    }
+    const auto threads = pool ? pool : ThreadPool::process_wide();
+    file.check_data(*threads);
+    const SelfTest test = file.self_test();
+    Session session(*this, {.pool = threads, .kv_dtype = KvDtype::float32});
+    const std::span<const float> logits = session.forward(test.tokens);
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+        result.largest_difference =
+            std::max(result.largest_difference, std::fabs(logits[i] - test.logits[i]));
+    }
+    result.has_self_test = true;
+    result.bound = test.bound;
+    if (!(result.largest_difference <= result.bound)) {
+        throw FormatError(detail::concat(where, ": self-test: expected logits within ", result.bound,
+                                         " of the file's, found a difference of ",
+                                         result.largest_difference));
+    }
+    return result;
 }
 
 } // namespace gpt2

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/io/converted_model.hpp"
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/tokenizer.hpp"
 #include "gpt2/transformer.hpp"
+
+#include <optional>
 
 /// @file
 /// What a model consists of.
@@ -15,6 +18,7 @@ struct ModelState {
     Transformer transformer;
     Tokenizer tokenizer;
     const kernels::Kernels* kernels;
+    std::optional<ConvertedModel> file; ///< nothing if it came from a checkpoint
 };
 
 } // namespace gpt2::detail

@@ -27,6 +27,12 @@ enum class MatrixLayout {
     outputs_by_inputs, ///< [N, K], embeddings and nn.Linear
 };
 
+/// How the checkpoint has the matrix of that name.
+[[nodiscard]] inline MatrixLayout matrix_layout(std::string_view name) noexcept {
+    return name == "wte.weight" || name == "lm_head.weight" ? MatrixLayout::outputs_by_inputs
+                                                            : MatrixLayout::inputs_by_outputs;
+}
+
 namespace detail {
 
 /// Calls @p body with a value of the C++ type that @p type names.
@@ -97,29 +103,48 @@ public:
     /// @throws NumericError naming the tensor if a value becomes infinite by that
     [[nodiscard]] static PackedMatrix pack(const CheckpointTensor& tensor, MatrixLayout layout,
                                            WeightType type, ThreadPool& pool) {
+        const std::size_t n_inputs = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 0 : 1];
+        const std::size_t n_outputs = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 1 : 0];
+        return detail::with_weight_type(detail::weight_type_of(tensor.dtype), [&]<class Source>(Source) {
+            return build(type, n_inputs, n_outputs, pool, tensor.name,
+                         [&]<class Target>(std::size_t panel, Target* out) {
+                             detail::pack_panel<Target, Source>(tensor.data.data(), layout, n_inputs,
+                                                                n_outputs, panel, out);
+                         });
+        });
+    }
+
+    /// A matrix whose panels are there already.
+    /// @param panels  `[panel_count(N)][K][32]` of @p type at an address that suits it, and what keeps them
+    /// alive
+    [[nodiscard]] static PackedMatrix of_panels(WeightType type, std::size_t n_inputs, std::size_t n_outputs,
+                                                std::shared_ptr<const std::byte> panels) noexcept {
         PackedMatrix matrix;
         matrix.type_ = type;
-        matrix.n_inputs_ = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 0 : 1];
-        matrix.n_outputs_ = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 1 : 0];
-        const std::size_t panels = kernels::panel_count(matrix.n_outputs_);
-        const std::size_t panel_size = matrix.n_inputs_ * kernels::panel_width;
-        auto memory = std::make_shared<Tensor<std::byte, 1>>(
-            Tensor<std::byte, 1>::Shape{panels * panel_size * size_of(type)});
-        detail::with_weight_type(type, [&]<class Target>(Target) {
-            detail::with_weight_type(detail::weight_type_of(tensor.dtype), [&]<class Source>(Source) {
-                pool.parallel_for(panels, 1, [&](std::size_t begin, std::size_t end) {
-                    auto* const out = reinterpret_cast<Target*>(memory->data());
-                    for (std::size_t panel = begin; panel < end; ++panel) {
-                        detail::pack_panel<Target, Source>(tensor.data.data(), layout, matrix.n_inputs_,
-                                                           matrix.n_outputs_, panel,
-                                                           out + panel * panel_size);
-                        require_representable<Target>({out + panel * panel_size, panel_size}, tensor.name);
+        matrix.n_inputs_ = n_inputs;
+        matrix.n_outputs_ = n_outputs;
+        matrix.panels_ = std::move(panels);
+        return matrix;
+    }
+
+    /// The same weights, rounded to another format.
+    /// @param name  for messages
+    /// @throws NumericError if a value becomes infinite by that
+    [[nodiscard]] PackedMatrix converted(WeightType type, ThreadPool& pool, std::string_view name) const {
+        return detail::with_weight_type(type_, [&]<class Source>(Source) {
+            const auto* const source = reinterpret_cast<const Source*>(panels_.get());
+            return build(
+                type, n_inputs_, n_outputs_, pool, name, [&]<class Target>(std::size_t panel, Target* out) {
+                    const Source* const from = source + panel * n_inputs_ * kernels::panel_width;
+                    for (std::size_t k = 0; k < n_inputs_; ++k) {
+                        for (std::size_t lane = 0; lane < kernels::panel_width; ++lane) {
+                            out[k * kernels::panel_width + kernels::panel_slot<Target>(lane)] =
+                                detail::convert_weight<Target>(
+                                    from[k * kernels::panel_width + kernels::panel_slot<Source>(lane)]);
+                        }
                     }
                 });
-            });
         });
-        matrix.panels_ = std::shared_ptr<const std::byte>(memory, memory->data());
-        return matrix;
     }
 
     [[nodiscard]] WeightType type() const noexcept { return type_; }
@@ -145,6 +170,26 @@ public:
     }
 
 private:
+    /// A matrix in memory of its own, each panel by @p fill(panel, out).
+    template <class Fill>
+    [[nodiscard]] static PackedMatrix build(WeightType type, std::size_t n_inputs, std::size_t n_outputs,
+                                            ThreadPool& pool, std::string_view name, const Fill& fill) {
+        const std::size_t panels = kernels::panel_count(n_outputs);
+        const std::size_t panel_size = n_inputs * kernels::panel_width;
+        auto memory = std::make_shared<Tensor<std::byte, 1>>(
+            Tensor<std::byte, 1>::Shape{panels * panel_size * size_of(type)});
+        detail::with_weight_type(type, [&]<class Target>(Target) {
+            pool.parallel_for(panels, 1, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t panel = begin; panel < end; ++panel) {
+                    auto* const out = reinterpret_cast<Target*>(memory->data()) + panel * panel_size;
+                    fill(panel, out);
+                    require_representable<Target>({out, panel_size}, name);
+                }
+            });
+        });
+        return of_panels(type, n_inputs, n_outputs, std::shared_ptr<const std::byte>(memory, memory->data()));
+    }
+
     /// Checkpoint tensors are finite; only rounding to half can change that.
     template <class Weight>
     static void require_representable(std::span<const Weight> values, std::string_view name) {

@@ -4,7 +4,9 @@
 #include "gpt2/byte_pair_encoding.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/io/converted_tokenizer.hpp"
 #include "gpt2/io/mapped_file.hpp"
+#include "gpt2/io/safetensors.hpp"
 #include "gpt2/pre_tokenizer.hpp"
 #include "gpt2/tokenizer_builder.hpp"
 #include "gpt2/tokenizer_tables.hpp"
@@ -51,16 +53,26 @@ public:
     Tokenizer(const Tokenizer&) = default;
     Tokenizer& operator=(const Tokenizer&) = default;
 
-    /// Loads `vocab.json` and `merges.txt` from a directory. They may change afterwards.
+    /// Loads `vocab.json` and `merges.txt` from a directory (they may change afterwards), or the tokenizer in
+    /// the file of a converted model, which is mapped.
     /// @throws FileError when one of them cannot be read
     /// @throws FormatError naming file, line or token: not JSON; ids other than 0 to V - 1, each once; a
     ///         token twice; no token for some byte; a merge whose parts or product are not in the vocabulary;
     ///         a merge twice
-    [[nodiscard]] static Tokenizer load(const std::filesystem::path& directory) {
-        const MappedFile vocab = MappedFile::open(directory / "vocab.json");
-        const MappedFile merges = MappedFile::open(directory / "merges.txt");
+    [[nodiscard]] static Tokenizer load(const std::filesystem::path& path) {
+        if (detail::is_file(path)) {
+            return of_converted(SafetensorsFile::open(path));
+        }
+        const MappedFile vocab = MappedFile::open(path / "vocab.json");
+        const MappedFile merges = MappedFile::open(path / "merges.txt");
         return Tokenizer(detail::TokenizerBuilder::build(
             vocab.text(), merges.text(), detail::path_text(vocab.path()), detail::path_text(merges.path())));
+    }
+
+    /// The tokenizer of a converted model, used where it lies in the file.
+    /// @throws FormatError as load()
+    [[nodiscard]] static Tokenizer of_converted(const SafetensorsFile& file) {
+        return Tokenizer(std::make_shared<const State>(detail::ConvertedTokenizer::read(file), file.owner()));
     }
 
     /// The same from the files' contents, of which nothing is kept.
@@ -156,20 +168,30 @@ private:
     struct State {
         explicit State(detail::OwnedTokenizerTables tables_in_memory)
             : owned(std::move(tables_in_memory)), tables(owned.view()) {
-            for (const std::uint32_t id : tables.specials) {
-                special_begins[static_cast<unsigned char>(tables.token(id)[0])] = true;
-            }
+            index_specials();
+        }
+        State(const detail::TokenizerTables& tables_in_file, std::shared_ptr<const void> owner)
+            : file(std::move(owner)), tables(tables_in_file) {
+            index_specials();
         }
         State(const State&) = delete; // tables point into owned
         State& operator=(const State&) = delete;
 
-        detail::OwnedTokenizerTables owned;
+        void index_specials() noexcept {
+            for (const std::uint32_t id : tables.specials) {
+                special_begins[static_cast<unsigned char>(tables.token(id)[0])] = true;
+            }
+        }
+
+        detail::OwnedTokenizerTables owned; ///< empty where the tables are in a file
+        std::shared_ptr<const void> file;   ///< keeps the tables mapped
         detail::TokenizerTables tables;
         std::array<bool, 256> special_begins{}; ///< whether a special token's name begins with the byte
     };
 
     explicit Tokenizer(detail::OwnedTokenizerTables tables)
         : state_(std::make_shared<const State>(std::move(tables))) {}
+    explicit Tokenizer(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
     void check(TokenId token) const {
         if (token < 0 || static_cast<std::size_t>(token) >= size()) {

@@ -28,8 +28,8 @@ struct Block {
 /// The weights of a model and the function they define. Immutable once loaded, thread-safe.
 struct Transformer {
     Config config;
-    PackedMatrix wte;     ///< token embeddings, one output per token; the same memory as lm_head if tied
-    Tensor<float, 2> wpe; ///< [T, C] position embeddings
+    PackedMatrix wte; ///< token embeddings, one output per token; the same memory as lm_head if tied
+    SharedTensor<float, 2> wpe; ///< [T, C or more] position embeddings
     std::vector<Block> h;
     LayerNorm ln_f;
     Linear lm_head; ///< C -> V

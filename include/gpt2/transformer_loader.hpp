@@ -2,41 +2,110 @@
 #pragma once
 
 #include "gpt2/io/checkpoint.hpp"
+#include "gpt2/io/converted_model.hpp"
 #include "gpt2/transformer.hpp"
 
 #include <cstddef>
+#include <cstring>
 #include <optional>
 #include <string>
+#include <utility>
 
 /// @file
-/// From a checkpoint's tensors to the network's packed weights.
+/// From named weights to the network.
 
 namespace gpt2 {
 
-/// Reads a checkpoint's tensors into the layout of the kernels.
-class TransformerLoader {
+/// The network of a configuration, with weights from where @p weights has them:
+///   weights.matrix(name)        -> PackedMatrix
+///   weights.vector(name, size)  -> SharedTensor<float, 1>, its first elements the tensor's, then zeros
+///   weights.positions()         -> SharedTensor<float, 2> [T, C or more], wpe
+/// with the names of a checkpoint (expected_tensors()).
+template <class Weights>
+[[nodiscard]] Transformer make_transformer(const Config& config, bool separate_head, const Weights& weights) {
+    const std::size_t C = config.n_embd;
+    const auto layer_norm = [&](const std::string& name) {
+        return LayerNorm(weights.vector(name + ".weight", C), weights.vector(name + ".bias", C),
+                         config.layer_norm_epsilon);
+    };
+    const auto linear = [&](const std::string& name) {
+        PackedMatrix weight = weights.matrix(name + ".weight");
+        const std::size_t padded = kernels::panel_count(weight.n_outputs()) * kernels::panel_width;
+        return Linear(std::move(weight), weights.vector(name + ".bias", padded));
+    };
+    Transformer model;
+    model.config = config;
+    model.wte = weights.matrix("wte.weight");
+    model.wpe = weights.positions();
+    for (std::size_t layer = 0; layer < config.n_layer; ++layer) {
+        const std::string h = "h." + std::to_string(layer) + ".";
+        model.h.push_back({.ln_1 = layer_norm(h + "ln_1"),
+                           .attn = {.c_attn = linear(h + "attn.c_attn"),
+                                    .c_proj = linear(h + "attn.c_proj"),
+                                    .n_head = config.n_head,
+                                    .scale = Attention::score_scale(config, layer)},
+                           .ln_2 = layer_norm(h + "ln_2"),
+                           .mlp = {.c_fc = linear(h + "mlp.c_fc"),
+                                   .c_proj = linear(h + "mlp.c_proj"),
+                                   .activation = config.activation}});
+    }
+    model.ln_f = layer_norm("ln_f");
+    model.lm_head = Linear(separate_head ? weights.matrix("lm_head.weight") : model.wte, {});
+    return model;
+}
+
+/// The weights of a converted model, where they lie in its file.
+class ConvertedWeights {
+public:
+    /// @param type  the format of all weight matrices; those that have another are converted into memory of
+    /// their
+    ///              own
+    ConvertedWeights(const ConvertedModel& model, std::optional<WeightType> type, ThreadPool& pool)
+        : model_(model), type_(type), pool_(pool) {}
+
+    /// @throws NumericError if a weight exceeds the format
+    [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
+        const PackedMatrix found = model_.matrix(name);
+        return type_.value_or(found.type()) == found.type() ? found : found.converted(*type_, pool_, name);
+    }
+    [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
+        return model_.vector(name, size);
+    }
+    [[nodiscard]] SharedTensor<float, 2> positions() const { return model_.positions(); }
+
+private:
+    const ConvertedModel& model_;
+    std::optional<WeightType> type_;
+    ThreadPool& pool_;
+};
+
+/// The weights of a checkpoint, packed into memory of their own.
+class CheckpointWeights {
 public:
     /// @param type  the format of all weight matrices; by default each keeps its own
-    TransformerLoader(const Checkpoint& checkpoint, std::optional<WeightType> type, ThreadPool& pool)
-        : checkpoint_(checkpoint), type_(type), pool_(pool) {}
-
-    /// @throws FormatError naming a tensor with an infinity or a NaN, NumericError if one exceeds the format
-    [[nodiscard]] Transformer load() const {
-        const Config& config = checkpoint_.config();
+    /// @throws FormatError naming a tensor with an infinity or a NaN
+    CheckpointWeights(const Checkpoint& checkpoint, std::optional<WeightType> type, ThreadPool& pool)
+        : checkpoint_(checkpoint), type_(type), pool_(pool) {
         require_finite_tensors();
-        Transformer model;
-        model.config = config;
-        model.wte = matrix("wte.weight", MatrixLayout::outputs_by_inputs);
-        model.wpe = Tensor<float, 2>({config.n_positions, config.n_embd});
-        read("wpe.weight", model.wpe.data());
-        for (std::size_t layer = 0; layer < config.n_layer; ++layer) {
-            model.h.push_back(block(layer));
-        }
-        model.ln_f = layer_norm("ln_f");
-        const bool separate = checkpoint_.has_separate_head();
-        model.lm_head =
-            Linear(separate ? matrix("lm_head.weight", MatrixLayout::outputs_by_inputs) : model.wte, {});
-        return model;
+    }
+
+    /// @throws NumericError if a weight exceeds the format
+    [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
+        const CheckpointTensor& tensor = checkpoint_.tensor(name);
+        return PackedMatrix::pack(tensor, matrix_layout(name),
+                                  type_.value_or(detail::weight_type_of(tensor.dtype)), pool_);
+    }
+
+    [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
+        Tensor<float, 1> out({size});
+        read(name, out.data());
+        return out;
+    }
+
+    [[nodiscard]] SharedTensor<float, 2> positions() const {
+        Tensor<float, 2> out({checkpoint_.config().n_positions, checkpoint_.config().n_embd});
+        read("wpe.weight", out.data());
+        return out;
     }
 
 private:
@@ -48,40 +117,6 @@ private:
                 require_finite(checkpoint_.tensor(list[i].name));
             }
         });
-    }
-
-    [[nodiscard]] Block block(std::size_t layer) const {
-        const Config& config = checkpoint_.config();
-        const std::string name = "h." + std::to_string(layer) + ".";
-        return {.ln_1 = layer_norm(name + "ln_1"),
-                .attn = {.c_attn = linear(name + "attn.c_attn"),
-                         .c_proj = linear(name + "attn.c_proj"),
-                         .n_head = config.n_head,
-                         .scale = Attention::score_scale(config, layer)},
-                .ln_2 = layer_norm(name + "ln_2"),
-                .mlp = {.c_fc = linear(name + "mlp.c_fc"),
-                        .c_proj = linear(name + "mlp.c_proj"),
-                        .activation = config.activation}};
-    }
-
-    [[nodiscard]] LayerNorm layer_norm(const std::string& name) const {
-        return {vector(name + ".weight"), vector(name + ".bias"), checkpoint_.config().layer_norm_epsilon};
-    }
-
-    [[nodiscard]] Linear linear(const std::string& name) const {
-        return {matrix(name + ".weight", MatrixLayout::inputs_by_outputs), vector(name + ".bias").flat()};
-    }
-
-    [[nodiscard]] PackedMatrix matrix(const std::string& name, MatrixLayout layout) const {
-        const CheckpointTensor& tensor = checkpoint_.tensor(name);
-        return PackedMatrix::pack(tensor, layout, type_.value_or(detail::weight_type_of(tensor.dtype)),
-                                  pool_);
-    }
-
-    [[nodiscard]] Tensor<float, 1> vector(const std::string& name) const {
-        Tensor<float, 1> out({checkpoint_.tensor(name).size()});
-        read(name, out.data());
-        return out;
     }
 
     /// All elements, widened to float.

@@ -6,7 +6,7 @@
 #                       installed package must not depend on where it was put first
 # KIND find_package, pkg_config: builds and runs a consumer from that tree
 # KIND add_subdirectory: builds and runs a consumer that takes the source in
-set(model "${SOURCE}/models/novella")
+set(model "${SOURCE}/models/novella-f16.safetensors")
 set(prefix "${WORK}/a prefix")
 set(folder "${WORK}/${KIND}")
 file(REMOVE_RECURSE "${folder}")

@@ -60,14 +60,12 @@ struct LinearReference {
         bias = numbers.numbers(N);
         ThreadPool pool(1);
         const auto owned = make_tensor<float>("weight", {K, N}, weight);
-        layer = Linear(PackedMatrix::pack(owned.tensor, MatrixLayout::inputs_by_outputs, type, pool), bias);
+        layer = Linear(PackedMatrix::pack(owned.tensor, MatrixLayout::inputs_by_outputs, type, pool),
+                       Linear::padded_bias(N, bias));
         for (float& x : weight) {
             x = rounded_to(x, type);
         }
     }
-
-    /// The layer once more, for somebody to own; the weights are shared.
-    [[nodiscard]] Linear copy() const { return Linear(layer.weight(), bias); }
 
     /// x W + b for one row, in the kernels' order.
     [[nodiscard]] std::vector<Bounded> operator()(std::span<const Bounded> x) const {

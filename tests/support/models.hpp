@@ -133,8 +133,14 @@ inline void enlarge_matrices(std::string_view name, std::span<float> values) {
     return tokens;
 }
 
+/// The default model.
 [[nodiscard]] inline std::filesystem::path novella() {
-    return std::filesystem::path(GPT2_SOURCE_DIR) / "models" / "novella";
+    return std::filesystem::path(GPT2_SOURCE_DIR) / "models" / "novella-f16.safetensors";
+}
+
+/// What tests/convert/make_fixtures.py made.
+[[nodiscard]] inline std::filesystem::path fixture(std::string_view name) {
+    return std::filesystem::path(GPT2_FIXTURES) / name;
 }
 
 } // namespace gpt2::test

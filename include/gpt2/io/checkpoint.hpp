@@ -67,6 +67,9 @@ public:
 
     [[nodiscard]] const Config& config() const noexcept { return state_->config; }
 
+    /// The file of the weights, or the index of the files.
+    [[nodiscard]] const std::string& name() const noexcept { return state_->model_name; }
+
     /// Whether `lm_head.weight` is a tensor of its own; otherwise `wte.weight` is the output head.
     [[nodiscard]] bool has_separate_head() const noexcept { return state_->separate_head; }
 
@@ -147,19 +150,19 @@ split_layer(std::string_view name) noexcept {
 
 /// @throws FileError unless there is a directory
 GPT2_COLD inline void require_directory(const std::filesystem::path& path) {
-    constexpr std::string_view expected =
-        ": expected a directory with config.json and model.safetensors, found ";
     std::error_code error;
     const std::filesystem::file_status status = std::filesystem::status(path, error);
     if (!std::filesystem::exists(status)) {
         const std::string reason = error ? error.message() : "No such file or directory";
-        throw FileError(concat(quoted_path(path), expected, "nothing: ", reason));
+        throw FileError(concat(quoted_path(path), ": expected the file of a converted model, or a directory ",
+                               "with config.json and model.safetensors, found nothing: ", reason));
     }
     if (!std::filesystem::is_directory(status)) {
         const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
-        throw FileError(concat(quoted_path(path), expected,
-                               "a file (to load the model that it belongs to, give ", quoted_path(parent),
-                               ")"));
+        throw FileError(concat(quoted_path(path),
+                               ": expected a directory with config.json and model.safetensors, found "
+                               "a file (to load the model that it belongs to, give ",
+                               quoted_path(parent), ")"));
     }
 }
 

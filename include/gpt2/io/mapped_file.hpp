@@ -48,6 +48,13 @@ namespace detail {
     return quoted(path_text(path), 4096);
 }
 
+/// Whether there is something at @p path that is no directory.
+[[nodiscard]] GPT2_COLD inline bool is_file(const std::filesystem::path& path) {
+    std::error_code ignored; // what cannot be looked at is reported when it is opened
+    const std::filesystem::file_status status = std::filesystem::status(path, ignored);
+    return std::filesystem::exists(status) && !std::filesystem::is_directory(status);
+}
+
 /// `"file": cannot open: No such file or directory`
 [[noreturn]] inline void throw_file_error(const std::filesystem::path& path, std::string_view action,
                                           const std::error_code& reason) {

@@ -4,6 +4,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/io/json.hpp"
 #include "gpt2/io/mapped_file.hpp"
+#include "gpt2/tensor.hpp"
 
 #include <algorithm>
 #include <array>
@@ -140,6 +141,14 @@ public:
         return SafetensorsFile(bytes, std::string(name), nullptr);
     }
 
+    /// The same, from a copy of the bytes that the object keeps, at a multiple of 64 bytes.
+    [[nodiscard]] static SafetensorsFile copy_of(std::span<const std::byte> bytes, std::string_view name) {
+        auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{bytes.size()});
+        std::memcpy(memory->data(), bytes.data(), bytes.size());
+        const std::span<const std::byte> copy = std::as_const(*memory).flat();
+        return SafetensorsFile(copy, std::string(name), std::move(memory));
+    }
+
     /// The path, or the name given to from_bytes().
     [[nodiscard]] const std::string& name() const noexcept { return state_->name; }
 
@@ -152,6 +161,9 @@ public:
         return it == state_->index.end() ? nullptr : &state_->tensors[it->second];
     }
 
+    /// All of the data, which the tensors share.
+    [[nodiscard]] std::span<const std::byte> data() const noexcept { return state_->data; }
+
     /// The strings under `__metadata__`.
     [[nodiscard]] const std::map<std::string, std::string, std::less<>>& metadata() const noexcept {
         return state_->metadata;
@@ -163,14 +175,14 @@ public:
 private:
     struct State {
         std::string name;
-        std::shared_ptr<const MappedFile> file; ///< null when the bytes belong to the caller
+        std::shared_ptr<const void> memory; ///< null when the bytes belong to the caller
+        std::span<const std::byte> data;    ///< behind the header
         std::vector<TensorInfo> tensors;
         std::map<std::string, std::size_t, std::less<>> index; ///< name to place in tensors
         std::map<std::string, std::string, std::less<>> metadata;
     };
 
-    SafetensorsFile(std::span<const std::byte> bytes, std::string name,
-                    std::shared_ptr<const MappedFile> file);
+    SafetensorsFile(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> memory);
 
     static std::string_view header_text(std::span<const std::byte> bytes, const std::string& name);
     static TensorInfo read_tensor(const std::string& where, const std::string& tensor,
@@ -186,7 +198,7 @@ private:
 };
 
 GPT2_COLD inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string name,
-                                                  std::shared_ptr<const MappedFile> file) {
+                                                  std::shared_ptr<const void> memory) {
     const std::string where = detail::quoted(std::string_view(name), 4096);
     const std::string_view text = header_text(bytes, name);
     const detail::Json json = detail::parse_json(text, name + " (header)", 8);
@@ -211,7 +223,8 @@ GPT2_COLD inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> byt
         state->index.emplace(state->tensors[i].name, i);
     }
     state->name = std::move(name);
-    state->file = std::move(file);
+    state->memory = std::move(memory);
+    state->data = data;
     state_ = std::move(state);
 }
 

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/config.hpp"
+#include "gpt2/error.hpp"
+#include "gpt2/io/checkpoint_tensor.hpp"
+#include "gpt2/io/config_json.hpp"
+#include "gpt2/io/converted_tokenizer.hpp"
+#include "gpt2/io/crc32.hpp"
+#include "gpt2/io/safetensors.hpp"
+#include "gpt2/packed_matrix.hpp"
+#include "gpt2/shared_tensor.hpp"
+#include "gpt2/thread_pool.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+/// @file
+/// A converted model: one file, made by tools/convert_weights.py, whose weights are used where they lie.
+/// The format is specified in docs/model-format.md.
+
+namespace gpt2 {
+
+/// Token ids, and the logits that a float64 computation gives after the last of them.
+struct SelfTest {
+    std::vector<TokenId> tokens;
+    std::span<const float> logits; ///< [V], inside the file
+    float bound = 0.0f;            ///< of the difference that float32 arithmetic may make
+};
+
+/// The file of a converted model. Names, types, shapes and places of all tensors have been checked once the
+/// object exists; the weights have not been read. Immutable and thread-safe; copies share the mapping.
+class ConvertedModel {
+public:
+    static constexpr std::size_t alignment = 64; ///< of every tensor, in bytes
+    static constexpr std::size_t floats_aligned = alignment / sizeof(float);
+
+    /// Maps a file.
+    /// @throws FileError, FormatError  naming file, key or tensor, what was expected and what was found
+    [[nodiscard]] static ConvertedModel open(const std::filesystem::path& path) {
+        require_safetensors(path);
+        return ConvertedModel(SafetensorsFile::open(path));
+    }
+
+    /// A file in memory. It is used in place, and must outlive the object and everything made from it, if it
+    /// begins at a multiple of 64 bytes; otherwise it is copied once.
+    /// @param name  stands for the file in messages
+    /// @throws FormatError as open()
+    [[nodiscard]] static ConvertedModel from_bytes(std::span<const std::byte> bytes, std::string_view name) {
+        return ConvertedModel(is_aligned(bytes.data()) ? SafetensorsFile::from_bytes(bytes, name)
+                                                       : SafetensorsFile::copy_of(bytes, name));
+    }
+
+    [[nodiscard]] const SafetensorsFile& file() const noexcept { return file_; }
+    [[nodiscard]] const Config& config() const noexcept { return config_.config; }
+    [[nodiscard]] bool has_separate_head() const noexcept { return !config_.tie_word_embeddings; }
+
+    // The weights, by the names of a checkpoint (see make_transformer()).
+
+    [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
+        const TensorInfo& tensor = *file_.find(name); // [panels, K, 32]
+        return PackedMatrix::of_panels(detail::weight_type_of(tensor.dtype), tensor.shape[1],
+                                       outputs_of(name), keep(tensor.data.data()));
+    }
+
+    [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
+        return {floats(name), {size}};
+    }
+
+    [[nodiscard]] SharedTensor<float, 2> positions() const {
+        const TensorInfo& tensor = *file_.find("wpe.weight");
+        return {floats("wpe.weight"), {tensor.shape[0], tensor.shape[1]}};
+    }
+
+    [[nodiscard]] SelfTest self_test() const;
+
+    /// Reads the whole file.
+    /// @throws FormatError when its checksum is not the one it has in its header, or naming a tensor with an
+    ///         infinity or a NaN
+    void check_data(ThreadPool& pool) const;
+
+private:
+    explicit ConvertedModel(SafetensorsFile file);
+
+    static void require_safetensors(const std::filesystem::path& path);
+
+    [[nodiscard]] static bool is_aligned(const std::byte* address) noexcept {
+        return reinterpret_cast<std::uintptr_t>(address) % alignment == 0;
+    }
+    [[nodiscard]] static std::size_t padded(std::size_t n, std::size_t unit = floats_aligned) noexcept {
+        return (n + unit - 1) / unit * unit;
+    }
+
+    [[nodiscard]] std::string where() const { return detail::quoted(std::string_view(file_.name()), 4096); }
+    /// @throws FormatError unless the metadata has that string
+    [[nodiscard]] const std::string& metadata(std::string_view key) const;
+    void check_version() const;
+    void check_tensor(const std::string& name, std::span<const Dtype> types,
+                      std::span<const std::size_t> shape) const;
+    void check_weights() const;
+    void check_self_test() const;
+
+    /// N of a matrix; the panels may have more.
+    [[nodiscard]] std::size_t outputs_of(std::string_view name) const noexcept {
+        return matrix_layout(name) == MatrixLayout::outputs_by_inputs ? config().vocab_size
+               : name.ends_with("attn.c_attn.weight")                 ? 3 * config().n_embd
+               : name.ends_with("mlp.c_fc.weight")                    ? config().n_inner
+                                                                      : config().n_embd;
+    }
+
+    /// An address in the file that keeps the file mapped.
+    template <class T> [[nodiscard]] std::shared_ptr<const T> keep(const T* address) const noexcept {
+        return {file_.owner(), address};
+    }
+    [[nodiscard]] std::shared_ptr<const float> floats(const std::string& name) const {
+        return keep(reinterpret_cast<const float*>(file_.find(name)->data.data()));
+    }
+
+    SafetensorsFile file_;
+    ConfigJson config_;
+};
+
+namespace detail {
+
+/// Whether a tensor of a checkpoint is the matrix of a product, and kept in panels.
+[[nodiscard]] inline bool is_matrix(const ExpectedTensor& tensor) noexcept {
+    return tensor.shape.size() == 2 && tensor.name != "wpe.weight";
+}
+
+} // namespace detail
+
+GPT2_COLD inline ConvertedModel::ConvertedModel(SafetensorsFile file) : file_(std::move(file)) {
+    check_version();
+    config_ = parse_config(metadata("gpt2.config"), file_.name() + ": gpt2.config");
+    check_weights();
+    check_self_test();
+}
+
+/// One who names a file of a Hugging Face directory means the directory.
+GPT2_COLD inline void ConvertedModel::require_safetensors(const std::filesystem::path& path) {
+    const MappedFile file = MappedFile::open(path);
+    if (file.text().substr(0, 9).ends_with('{')) {
+        return;
+    }
+    const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
+    throw FormatError(detail::concat(
+        detail::quoted_path(path), ": expected the file of a converted model, found another file (a Hugging ",
+        "Face model is loaded by its directory: give ", detail::quoted_path(parent), ")"));
+}
+
+GPT2_COLD inline const std::string& ConvertedModel::metadata(std::string_view key) const {
+    const auto it = file_.metadata().find(key);
+    if (it == file_.metadata().end()) {
+        throw FormatError(detail::concat(where(), ": expected ", detail::quoted(key),
+                                         " in the metadata, found no such key"));
+    }
+    return it->second;
+}
+
+GPT2_COLD inline void ConvertedModel::check_version() const {
+    constexpr std::string_view version = "1";
+    constexpr std::string_view layout = "panels-32";
+    const auto found = file_.metadata().find("gpt2.format_version");
+    if (found == file_.metadata().end()) {
+        throw FormatError(detail::concat(
+            where(),
+            ": expected a converted model (tools/convert_weights.py makes one), found a safetensors ",
+            "file without \"gpt2.format_version\" (a Hugging Face model is loaded by its directory)"));
+    }
+    if (found->second != version) {
+        throw FormatError(detail::concat(where(), ": expected format version ", version, ", found ",
+                                         detail::quoted(std::string_view(found->second)),
+                                         " (made by another version of the converter: convert it again)"));
+    }
+    if (metadata("gpt2.layout") != layout) {
+        throw FormatError(detail::concat(where(), ": \"gpt2.layout\": expected ", detail::quoted(layout),
+                                         ", found ",
+                                         detail::quoted(std::string_view(metadata("gpt2.layout")))));
+    }
+}
+
+GPT2_COLD inline void ConvertedModel::check_tensor(const std::string& name, std::span<const Dtype> types,
+                                                   std::span<const std::size_t> shape) const {
+    const std::string label =
+        detail::concat(where(), ": tensor ", detail::quoted(std::string_view(name)), ": ");
+    const TensorInfo* const tensor = file_.find(name);
+    if (tensor == nullptr) {
+        throw FormatError(detail::concat(label, "expected one of shape ", shape_text(shape), ", found none"));
+    }
+    if (std::ranges::find(types, tensor->dtype) == types.end()) {
+        std::string expected;
+        for (const Dtype type : types) {
+            expected += detail::concat(expected.empty() ? "" : " or ", dtype_name(type));
+        }
+        throw FormatError(
+            detail::concat(label, "expected element type ", expected, ", found ", dtype_name(tensor->dtype)));
+    }
+    if (!std::ranges::equal(tensor->shape, shape)) {
+        throw FormatError(detail::concat(label, "expected shape ", shape_text(shape), ", found ",
+                                         shape_text(tensor->shape)));
+    }
+    if (!is_aligned(tensor->data.data())) {
+        throw FormatError(detail::concat(label, "expected data that begin at a multiple of ", alignment,
+                                         " bytes in the file, found them elsewhere"));
+    }
+}
+
+GPT2_COLD inline void ConvertedModel::check_weights() const {
+    constexpr std::array matrix_types{Dtype::F32, Dtype::F16, Dtype::BF16};
+    constexpr std::array vector_types{Dtype::F32};
+    const auto expected = expected_tensors(config(), has_separate_head());
+    for (const ExpectedTensor& tensor : expected) {
+        if (detail::is_matrix(tensor)) {
+            const bool by_inputs = matrix_layout(tensor.name) == MatrixLayout::inputs_by_outputs;
+            const std::size_t inputs = tensor.shape[by_inputs ? 0 : 1];
+            const std::size_t outputs = tensor.shape[by_inputs ? 1 : 0];
+            check_tensor(tensor.name, matrix_types,
+                         std::array{kernels::panel_count(outputs), inputs, kernels::panel_width});
+            continue;
+        }
+        std::vector<std::size_t> shape = tensor.shape;
+        const bool is_linear = tensor.name.find("ln_") == std::string::npos && shape.size() == 1;
+        shape.back() = padded(shape.back(), is_linear ? kernels::panel_width : floats_aligned);
+        check_tensor(tensor.name, vector_types, shape);
+    }
+    std::set<std::string, std::less<>> known{"tokenizer.lengths", "self_test.tokens", "self_test.logits",
+                                             "self_test.bound"};
+    for (const std::string_view table : detail::tokenizer_tables) {
+        known.insert(detail::concat("tokenizer.", table));
+    }
+    for (const ExpectedTensor& tensor : expected) {
+        known.insert(tensor.name);
+    }
+    for (const TensorInfo& tensor : file_.tensors()) {
+        if (!known.contains(tensor.name)) {
+            throw FormatError(detail::concat(where(), ": tensor ",
+                                             detail::quoted(std::string_view(tensor.name)),
+                                             ": expected only tensors of the format, found this one"));
+        }
+    }
+}
+
+GPT2_COLD inline void ConvertedModel::check_self_test() const {
+    constexpr std::array ids{Dtype::I32};
+    constexpr std::array numbers{Dtype::F32};
+    check_tensor("self_test.tokens", ids, std::array{floats_aligned});
+    check_tensor("self_test.logits", numbers, std::array{padded(config().vocab_size)});
+    check_tensor("self_test.bound", numbers, std::array{floats_aligned});
+    const SelfTest test = self_test();
+    const auto fail = [&](std::string_view tensor, const auto&... reason) {
+        throw FormatError(
+            detail::concat(where(), ": tensor ", detail::quoted(tensor), ": expected ", reason...));
+    };
+    if (test.tokens.empty() || test.tokens.size() > config().n_positions) {
+        fail("self_test.tokens", "1 to ", config().n_positions, " tokens before the first -1, found ",
+             test.tokens.size());
+    }
+    for (const TokenId token : test.tokens) {
+        if (token < 0 || static_cast<std::size_t>(token) >= config().vocab_size) {
+            fail("self_test.tokens", "ids from 0 to ", config().vocab_size - 1, ", found ", token);
+        }
+    }
+    if (!std::isfinite(test.bound) || test.bound < 0.0f) {
+        fail("self_test.bound", "a number that is not negative, found ", test.bound);
+    }
+}
+
+inline SelfTest ConvertedModel::self_test() const {
+    SelfTest test;
+    std::array<TokenId, floats_aligned> tokens{};
+    std::memcpy(tokens.data(), file_.find("self_test.tokens")->data.data(), sizeof tokens);
+    test.tokens.assign(tokens.begin(), std::ranges::find(tokens, TokenId{-1}));
+    test.logits = {floats("self_test.logits").get(), config().vocab_size};
+    test.bound = *floats("self_test.bound");
+    return test;
+}
+
+GPT2_COLD inline void ConvertedModel::check_data(ThreadPool& pool) const {
+    std::array<char, 9> found{};
+    std::snprintf(found.data(), found.size(), "%08x", static_cast<unsigned>(detail::crc32(file_.data())));
+    if (metadata("gpt2.crc32") != std::string_view(found.data())) {
+        throw FormatError(detail::concat(where(), ": expected data with the checksum ",
+                                         detail::quoted(std::string_view(metadata("gpt2.crc32"))),
+                                         " (gpt2.crc32), found ", found.data(), ": the file is damaged"));
+    }
+    const std::span<const TensorInfo> tensors = file_.tensors();
+    pool.parallel_for(tensors.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const TensorInfo& tensor = tensors[i];
+            if (tensor.dtype == Dtype::F32 || tensor.dtype == Dtype::F16 || tensor.dtype == Dtype::BF16) {
+                require_finite({tensor.name, file_.name(), tensor.dtype, tensor.shape, tensor.data, nullptr});
+            }
+        }
+    });
+}
+
+} // namespace gpt2

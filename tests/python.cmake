@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+
+# gpt2_require_python(): finds a Python with numpy and sets GPT2_PYTHON. The first one on the path need not have it.
+function(gpt2_require_python)
+    if(GPT2_PYTHON)
+        return()
+    endif()
+    foreach(candidate IN ITEMS python3 /usr/bin/python3 python)
+        execute_process(
+            COMMAND "${candidate}" -c "import sys, numpy; assert sys.version_info >= (3, 9); print(sys.executable)"
+            OUTPUT_VARIABLE found ERROR_QUIET RESULT_VARIABLE status OUTPUT_STRIP_TRAILING_WHITESPACE
+        )
+        if(status EQUAL 0)
+            set(GPT2_PYTHON "${found}" CACHE FILEPATH "A Python interpreter, 3.9 or newer, with numpy")
+            message(STATUS "gpt2: tests use ${found}")
+            return()
+        endif()
+    endforeach()
+    message(FATAL_ERROR "gpt2: the tests need Python 3.9 with numpy (apt-get install python3-numpy); "
+                        "GPT2_PYTHON names an interpreter, GPT2_BUILD_TESTS=OFF does without tests")
+endfunction()

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Reads the library's own file, to change its type or to write it in another format."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .. import json_text, safetensors_file
+from ..checkpoint import ModelConfig, expected_shapes, is_matrix
+from ..errors import ConvertError
+from ..source_model import SourceModel
+from ..targets.packed import FORMAT_VERSION, LAYOUT, stored_shape, unpack
+from ..tensors import Array, TensorSource, from_float32
+from ..tokenizer_tables import NO_RANK, spell
+
+#: The tables in the order of tokenizer.lengths.
+TABLES = (
+    "token_ends",
+    "token_bytes",
+    "is_special",
+    "specials",
+    "byte_tokens",
+    "products",
+    "short_tokens",
+    "long_tokens",
+    "pairs",
+    "pair_filter",
+)
+VERSION_KEY = "gpt2.format_version"
+
+
+def recognizes(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        return VERSION_KEY in safetensors_file.read(path)[1]
+    except ConvertError:
+        return False
+
+
+def read(path: Path) -> SourceModel:
+    tensors, metadata = safetensors_file.read(path)
+    _require(path, metadata, VERSION_KEY, str(FORMAT_VERSION))
+    _require(path, metadata, "gpt2.layout", LAYOUT)
+    config_name = f"{path}: gpt2.config"
+    values = json_text.parse(metadata.get("gpt2.config", "").encode("utf-8", "surrogatepass"), config_name)
+    if not isinstance(values, dict):
+        raise ConvertError(f'"{config_name}": expected a JSON object')
+    config = ModelConfig.from_json(values, config_name)
+    vectors = metadata.get("gpt2.source_vectors", "F32")
+    shapes = expected_shapes(config, separate_head=not config.tie_word_embeddings)
+    vocab_json, merges_txt = read_tokenizer(path, tensors)
+    return SourceModel(
+        kind="converted file",
+        config=values,
+        config_name=config_name,
+        tensors={name: _unpacked(path, tensors, name, shape, vectors) for name, shape in shapes.items()},
+        vocab_json=vocab_json,
+        merges_txt=merges_txt,
+        files=[path],
+        revision=metadata.get("gpt2.source_revision", ""),
+    )
+
+
+def _require(path: Path, metadata: dict[str, str], key: str, expected: str) -> None:
+    found = metadata.get(key)
+    if found != expected:
+        raise ConvertError(f'"{path}": "{key}": expected "{expected}", found {json.dumps(found)}')
+
+
+def _find(path: Path, tensors: dict[str, TensorSource], name: str) -> TensorSource:
+    if name not in tensors:
+        raise ConvertError(f'"{path}": expected tensor "{name}", found no such tensor')
+    return tensors[name]
+
+
+def _unpacked(
+    path: Path, tensors: dict[str, TensorSource], name: str, shape: tuple[int, ...], vectors: str
+) -> TensorSource:
+    """A tensor as a checkpoint has it. Vectors take the type of the source again: they came from it."""
+    tensor = _find(path, tensors, name)
+    stored = stored_shape(name, shape)
+    if tensor.shape != stored:
+        raise ConvertError(
+            f'"{path}": tensor "{name}": expected shape {list(stored)}, found {list(tensor.shape)}'
+        )
+    narrow = not is_matrix(name) and vectors in ("F16", "BF16")
+
+    def load() -> Array:
+        values = unpack(name, tensor.read(), tensor.dtype, shape)
+        return from_float32(values.astype(np.float32), vectors) if narrow else np.ascontiguousarray(values)
+
+    return TensorSource(name, vectors if narrow else tensor.dtype, shape, str(path), load)
+
+
+def read_tokenizer(path: Path, tensors: dict[str, TensorSource]) -> tuple[bytes, bytes]:
+    """vocab.json and merges.txt from the tables."""
+    lengths = _find(path, tensors, "tokenizer.lengths").load().tolist()
+    tables: dict[str, Array] = {}
+    for name, length in zip(TABLES, lengths):
+        table = _find(path, tensors, f"tokenizer.{name}").load()
+        if length > len(table):
+            raise ConvertError(
+                f'"{path}": tensor "tokenizer.{name}": expected {length} elements, found {len(table)}'
+            )
+        tables[name] = table[:length]
+    ends, data = tables["token_ends"].tolist(), tables["token_bytes"].tobytes()
+    tokens = [data[begin:end] for begin, end in zip([0, *ends], ends)]
+    spellings = [
+        token.decode("utf-8", "surrogatepass") if special else spell(token)
+        for token, special in zip(tokens, tables["is_special"])
+    ]
+    pairs = tables["pairs"].reshape(-1, 3)
+    pairs = pairs[pairs[:, 2] != NO_RANK]
+    pairs = pairs[np.argsort(pairs[:, 2])].tolist()
+    merges = ["#version: 0.2", *(f"{spellings[left]} {spellings[right]}" for left, right, _ in pairs), ""]
+    vocabulary = {token: index for index, token in enumerate(spellings)}
+    return (
+        json.dumps(vocabulary, ensure_ascii=False).encode("utf-8", "surrogatepass"),
+        "\n".join(merges).encode("utf-8"),
+    )
+
+
+def data_crc32(path: Path) -> tuple[str, str]:
+    """The CRC-32 of the file's data as the header has it, and as it is."""
+    tensors, metadata = safetensors_file.read(path)
+    with open(path, "rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        crc = 0
+        for chunk in iter(lambda: file.read(1 << 22), b""):
+            crc = zlib.crc32(chunk, crc)
+    return metadata.get("gpt2.crc32", ""), f"{crc:08x}"

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Writes the library's own file. The format is specified in docs/model-format.md."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Callable
+
+import numpy as np
+
+from .. import __version__, forward
+from ..checkpoint import Checkpoint, ModelConfig, expected_shapes, is_embedding, is_matrix
+from ..errors import ConvertError
+from ..safetensors_writer import SafetensorsWriter
+from ..tensors import Array, Floats, rounded, to_float32
+from ..tokenizer_tables import TokenizerTables
+
+FORMAT_VERSION = 1
+LAYOUT = "panels-32"
+ALIGNMENT = 64  #: bytes, of every tensor in the file
+PANEL_WIDTH = 32  #: outputs in a panel
+SELF_TEST_TOKENS = 8
+
+#: bfloat16 keeps outputs j and j + 16 of a panel side by side.
+BF16_ORDER = [lane for j in range(PANEL_WIDTH // 2) for lane in (j, j + PANEL_WIDTH // 2)]
+
+
+def round_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def padded(array: Array, multiple: int) -> Array:
+    """The last axis filled up with zeros to a multiple."""
+    missing = round_up(array.shape[-1], multiple) - array.shape[-1]
+    return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) if missing else array
+
+
+def stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in the file of a tensor of this shape in a checkpoint."""
+    if is_matrix(name):
+        outputs, inputs = shape if is_embedding(name) else shape[::-1]
+        return (round_up(outputs, PANEL_WIDTH) // PANEL_WIDTH, inputs, PANEL_WIDTH)
+    if name.endswith((".c_attn.bias", ".c_proj.bias", ".c_fc.bias")):
+        return (round_up(shape[0], PANEL_WIDTH),)
+    return (*shape[:-1], round_up(shape[-1], ALIGNMENT // 4))
+
+
+def pack(name: str, values: Array, dtype: str) -> Array:
+    """A tensor of a checkpoint as the file has it."""
+    shape = stored_shape(name, values.shape)
+    if not is_matrix(name):
+        return padded(values, shape[-1])
+    if is_embedding(name):  # [out, in]
+        panels = padded(values.T, PANEL_WIDTH).T.reshape(shape[0], PANEL_WIDTH, -1).transpose(0, 2, 1)
+    else:  # [in, out]
+        panels = padded(values, PANEL_WIDTH).reshape(len(values), shape[0], PANEL_WIDTH).transpose(1, 0, 2)
+    return panels[:, :, BF16_ORDER] if dtype == "BF16" else panels
+
+
+def unpack(name: str, stored: Array, dtype: str, shape: tuple[int, ...]) -> Array:
+    """The inverse of pack()."""
+    if not is_matrix(name):
+        return stored[..., : shape[-1]]
+    panels = stored[:, :, np.argsort(BF16_ORDER)] if dtype == "BF16" else stored
+    if is_embedding(name):
+        return panels.transpose(0, 2, 1).reshape(-1, shape[1])[: shape[0]]
+    return panels.transpose(1, 0, 2).reshape(shape[0], -1)[:, : shape[1]]
+
+
+def self_test_tokens(config: ModelConfig) -> list[int]:
+    """Ids that are spread over the vocabulary."""
+    count = min(SELF_TEST_TOKENS, config.n_positions)
+    return [(i * 7919 + 13) % config.vocab_size for i in range(count)]
+
+
+def tokenizer_tensors(tokenizer: TokenizerTables) -> dict[str, Array]:
+    """The tokenizer's tables, padded, and how long each is without padding."""
+    tables = tokenizer.tables()
+    lengths = [len(table) for table in tables.values()]
+    tensors: dict[str, Array] = {"tokenizer.lengths": padded(np.array(lengths, np.uint32), ALIGNMENT // 4)}
+    for name, table in tables.items():
+        tensors[f"tokenizer.{name}"] = padded(table, ALIGNMENT // table.itemsize)
+    return tensors
+
+
+@dataclass
+class Summary:
+    """What was written."""
+
+    size: int  #: of the file, in bytes
+    bound: float  #: of the self-test
+    crc32: str
+
+
+def _element_types(checkpoint: Checkpoint, dtype: str) -> dict[str, str]:
+    return {name: dtype if is_matrix(name) else "F32" for name in checkpoint.tensors}
+
+
+def file_size(checkpoint: Checkpoint, dtype: str) -> int:
+    """About how many bytes the file will have: to see in time whether the disk has them."""
+    types = _element_types(checkpoint, dtype)
+    size = 16 << 20  # header, tokenizer, self-test
+    for name, tensor in checkpoint.tensors.items():
+        elements = 1
+        for extent in stored_shape(name, tensor.shape):
+            elements *= extent
+        size += elements * (4 if types[name] == "F32" else 2)
+    return size
+
+
+def source_hash(checkpoint: Checkpoint) -> str:
+    """SHA-256 over the files of the weights, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(checkpoint.source.files, key=lambda path: path.name):
+        with open(path, "rb") as file:
+            for chunk in iter(lambda: file.read(1 << 22), b""):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def metadata(checkpoint: Checkpoint, dtype: str) -> dict[str, str]:
+    """What the header says about the file, as short strings."""
+    vectors = {tensor.dtype for name, tensor in checkpoint.tensors.items() if not is_matrix(name)}
+    return {
+        "gpt2.format_version": str(FORMAT_VERSION),
+        "gpt2.layout": LAYOUT,
+        "gpt2.config": json.dumps(checkpoint.config.to_json(), separators=(",", ":")),
+        "gpt2.source": checkpoint.source.kind,
+        "gpt2.source_revision": checkpoint.source.revision,
+        "gpt2.source_sha256": source_hash(checkpoint),
+        "gpt2.source_vectors": vectors.pop() if len(vectors) == 1 else "F32",
+        "gpt2.converter": f"convert_weights.py {__version__}",
+        "gpt2.crc32": "00000000",
+    }
+
+
+def _self_test_tensors(tokens: list[int], estimate: forward.Estimate) -> dict[str, Array]:
+    limit = forward.bound(estimate)
+    if not np.isfinite(limit):
+        raise ConvertError("the logits of the self-test: expected finite numbers, found others")
+    unit = ALIGNMENT // 4
+    stored = np.full(unit, -1, np.int32)
+    stored[: len(tokens)] = tokens
+    return {
+        "self_test.tokens": stored,
+        "self_test.logits": padded(estimate.value[0].astype(np.float32), unit),
+        "self_test.bound": padded(np.array([limit], np.float32), unit),
+    }
+
+
+class PackedWriter:
+    """Writes the whole file, one tensor at a time."""
+
+    def __init__(
+        self, file: BinaryIO, checkpoint: Checkpoint, tokenizer: TokenizerTables, dtype: str
+    ) -> None:
+        """dtype: of the matrices, F32, F16 or BF16; all else is float32."""
+        self._checkpoint = checkpoint
+        self._types = _element_types(checkpoint, dtype)
+        self._tables = tokenizer_tensors(tokenizer)
+        self._unwritten = list(checkpoint.tensors)
+        self._crc32 = 0
+        self._written = 0
+        self._writer = SafetensorsWriter(file, self._entries(), metadata(checkpoint, dtype), ALIGNMENT)
+
+    @property
+    def data_size(self) -> int:
+        """Of all tensors, in bytes."""
+        return self._writer.size - self._writer.data_start
+
+    def write(self, progress: Callable[[int], None] = lambda done: None) -> Summary:
+        """progress: told how many bytes of tensors are done.
+
+        Raises ConvertError for weights that are not finite, or that the type cannot hold.
+        """
+        self._progress = progress
+        tokens = self_test_tokens(self._checkpoint.config)
+        estimate = forward.logits(
+            self._checkpoint.config, self._checkpoint.has_separate_head, tokens, self._weights
+        )
+        test = _self_test_tensors(tokens, estimate)
+        for name, table in {**self._tables, **test}.items():
+            self._put(name, table)
+        crc32 = f"{self._crc32:08x}"
+        self._writer.set_metadata("gpt2.crc32", crc32)
+        self._writer.finish()
+        return Summary(self._writer.size, float(test["self_test.bound"][0]), crc32)
+
+    def _entries(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        unit = ALIGNMENT // 4
+        vocabulary = round_up(self._checkpoint.config.vocab_size, unit)
+        integers = {1: "U8", 4: "U32", 8: "U64"}
+        return [
+            *(
+                (name, self._types[name], stored_shape(name, t.shape))
+                for name, t in self._checkpoint.tensors.items()
+            ),
+            *((name, integers[table.itemsize], table.shape) for name, table in self._tables.items()),
+            ("self_test.tokens", "I32", (unit,)),
+            ("self_test.logits", "F32", (vocabulary,)),
+            ("self_test.bound", "F32", (unit,)),
+        ]
+
+    def _weights(self, name: str) -> Floats:
+        """Hands a tensor to the forward pass. The first time, it is written in passing."""
+        dtype = self._types[name]
+        values = rounded(self._checkpoint.tensors[name].read_float32(), dtype, name)
+        if self._unwritten and self._unwritten[0] == name:
+            self._unwritten.pop(0)
+            self._put(name, pack(name, values, dtype))
+        return to_float32(values, dtype)
+
+    def _put(self, name: str, array: Array) -> None:
+        array = np.ascontiguousarray(array)
+        self._crc32 = zlib.crc32(array.reshape(-1).view(np.uint8).data, self._crc32)
+        self._writer.write(name, array)
+        self._written += array.nbytes
+        self._progress(self._written)
