@@ -14,7 +14,7 @@ import tiny_model
 from gpt2_convert import checkpoint, forward
 from gpt2_convert.errors import ConvertError
 from gpt2_convert.sources import nanogpt
-from gpt2_convert.tensors import to_float32
+from gpt2_convert.tensors import Stored, to_float32
 
 #: Made by write_fixture() below with PyTorch 1.13.1.
 FIXTURE = Path(__file__).parent / "data" / "nanogpt" / "ckpt.pt"
@@ -250,7 +250,9 @@ def test_logits_are_those_of_pytorch(torch, save, bias):
     model = checkpoint.check(nanogpt.read(save({"model": state, "model_args": arguments(CONFIG, bias=bias)})))
     tokens = [5, 77, 200, 259]
     expected = torch_logits(torch, state, tokens)
-    found = forward.logits(model.config, False, tokens, lambda name: model.tensors[name].read_float32())
+    found = forward.logits(
+        model.config, False, tokens, lambda name: Stored(model.tensors[name].read(), "F32")
+    )
     np.testing.assert_allclose(found.value[0], expected, rtol=0, atol=1e-12)
 
 

@@ -16,7 +16,7 @@ from .source_model import SourceModel
 from .sources import hub, llmc, nanogpt, openai, openai_download, packed, tf_h5
 from .sources import huggingface as huggingface_source
 from .targets import gguf, huggingface
-from .targets.packed import PackedWriter, file_size
+from .targets.packed import PackedWriter, file_size, source_hash
 from .tokenizer_tables import TokenizerTables
 
 DESCRIPTION = """\
@@ -196,7 +196,7 @@ def _write_packed(
 ) -> None:
     size = file_size(model, dtype)
     with atomic.atomic_file(options.output, overwrite=options.overwrite, expected_size=size) as file:
-        writer = PackedWriter(file, model, tokenizer, dtype)
+        writer = PackedWriter(file, model, tokenizer, dtype, source_hash(model.source.files))
         progress = Progress(options.output.name, writer.data_size, quiet=options.quiet)
         summary = writer.write(progress.update)
         progress.finish()

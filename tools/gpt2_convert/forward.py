@@ -17,7 +17,7 @@ from typing import Callable
 import numpy as np
 
 from .checkpoint import ModelConfig
-from .tensors import Doubles, StoredMatrix
+from .tensors import Doubles, Stored
 
 ROUNDING = 2.0**-48 / 3.0  #: variance of one rounding of a number of magnitude 1
 EXP_VARIANCE = 16.0 * ROUNDING  #: of the library's exp, at most 2 units in the last place; relative
@@ -38,21 +38,18 @@ class Estimate:
         return Estimate(value, self.variance + other.variance + ROUNDING * value**2)
 
 
-def product(x: Estimate, rows: Callable[[slice], Doubles], start: Doubles) -> Estimate:
+def product(x: Estimate, weight: Stored, start: Doubles) -> Estimate:
     """start + x W for W [in, out]. Each output is a chain of multiply-adds, and each partial sum is rounded.
-
-    rows: gives those rows of W, one for each input.
 
     Partial sums are looked at once in BLOCK inputs. In between they are taken to run straight, with the
     fluctuation of a bridge of independent steps: the mean square from a to b is (a^2 + ab + b^2) / 3, plus a sixth
     of the sum of the steps' squares.
     """
     sums, variance = start, np.zeros(1)
-    for begin in range(0, x.value.shape[1], BLOCK):
-        inputs = slice(begin, min(begin + BLOCK, x.value.shape[1]))
-        w, n = rows(inputs), inputs.stop - begin
-        value = x.value[:, inputs]
-        following = sums + value @ w
+    for begin in range(0, len(weight), BLOCK):
+        inputs = slice(begin, begin + BLOCK)
+        w, value = weight[inputs].float64(), x.value[:, inputs]
+        n, following = len(w), sums + value @ w
         straight = n / 3 * ROUNDING * (sums**2 + sums * following + following**2)
         # Both the inputs' own errors and the steps' squares meet the weights' squares.
         variance = variance + straight + (x.variance[:, inputs] + n / 6 * ROUNDING * value**2) @ (w * w)
@@ -135,7 +132,7 @@ def attention(qkv: Estimate, n_head: int, scale: float) -> Estimate:
 
 
 def logits(
-    config: ModelConfig, separate_head: bool, tokens: list[int], weights: Callable[[str], StoredMatrix]
+    config: ModelConfig, separate_head: bool, tokens: list[int], weights: Callable[[str], Stored]
 ) -> Estimate:
     """The logits [1, V] after the last token.
 
@@ -144,16 +141,16 @@ def logits(
     """
 
     def vector(name: str) -> Doubles:
-        return weights(name)[:]
+        return weights(name).float64()
 
     def norm(x: Estimate, name: str) -> Estimate:
         return layer_norm(x, vector(f"{name}.weight"), vector(f"{name}.bias"), config.layer_norm_epsilon)
 
     def linear(x: Estimate, name: str) -> Estimate:
         weight = weights(f"{name}.weight")
-        return product(x, weight.__getitem__, vector(f"{name}.bias"))
+        return product(x, weight, vector(f"{name}.bias"))
 
-    value = weights("wte.weight")[tokens] + weights("wpe.weight")[: len(tokens)]
+    value = weights("wte.weight")[tokens].float64() + weights("wpe.weight")[: len(tokens)].float64()
     x = Estimate(value, ROUNDING * value**2)
     for layer in range(config.n_layer):
         h = f"h.{layer}"
@@ -163,15 +160,11 @@ def logits(
         inner = activation(linear(norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc"), config.activation_function)
         x = x.plus(linear(inner, f"{h}.mlp.c_proj"))
     last = norm(Estimate(x.value[-1:], x.variance[-1:]), "ln_f")
-    return head_product(last, weights("lm_head.weight" if separate_head else "wte.weight"))
-
-
-def head_product(x: Estimate, head: StoredMatrix) -> Estimate:
-    """x W for W transposed, [out, in]."""
-    parts = []
-    for begin in range(0, len(head), HEAD_ROWS):
-        columns = head[begin : begin + HEAD_ROWS].T
-        parts.append(product(x, columns.__getitem__, np.zeros(1)))
+    head = weights("lm_head.weight" if separate_head else "wte.weight")
+    parts = [
+        product(last, head[begin : begin + HEAD_ROWS].transposed(), np.zeros(1))
+        for begin in range(0, len(head), HEAD_ROWS)
+    ]
     return Estimate(
         np.concatenate([part.value for part in parts], axis=1),
         np.concatenate([part.variance for part in parts], axis=1),

@@ -79,14 +79,11 @@ class TensorSource:
         """The weights in another type. What is not finite, or too large for it, is an error."""
         array = np.ascontiguousarray(self.read())
         result = array if dtype == self.dtype else np.empty(array.shape, NUMPY_TYPES[dtype])
-        blocks = zip(_blocks(array), _blocks(result))
-        for index, (found, converted) in enumerate(blocks):
-            values = found if self.dtype in ("F32", "F64") else to_float32(found, self.dtype)
-            # The comparison is false for NaN, which max() and min() hand on.
-            if not float(max(values.max(), -values.min())) < LIMITS[dtype]:
-                raise self._unusable(values, dtype, index * BLOCK)
+        for index, (found, converted) in enumerate(zip(_blocks(array), _blocks(result))):
+            if not _largest_magnitude(found, self.dtype) < LIMITS[dtype]:  # false for NaN
+                raise self._unusable(_floats(found, self.dtype), dtype, index * BLOCK)
             if result is not array:
-                converted[:] = from_float(values, dtype)
+                converted[:] = from_float(_floats(found, self.dtype), dtype)
         return result
 
     def _unusable(self, values: Array, dtype: str, position: int) -> ConvertError:
@@ -123,8 +120,8 @@ def of_array(name: str, array: Array, where: str, dtype: str | None = None) -> T
 
 
 @dataclass(frozen=True)
-class StoredMatrix:
-    """Numbers in the type that a file keeps them in, which become float64 where they are needed."""
+class Stored:
+    """Numbers in the type that a file keeps them in."""
 
     elements: Array
     dtype: str
@@ -132,14 +129,33 @@ class StoredMatrix:
     def __len__(self) -> int:
         return len(self.elements)
 
-    def __getitem__(self, index: slice | list[int]) -> Doubles:
-        part = self.elements[index]
-        return (to_float32(part, self.dtype) if self.dtype == "BF16" else part).astype(np.float64)
+    def __getitem__(self, index: slice | list[int]) -> Stored:
+        return Stored(self.elements[index], self.dtype)
+
+    def transposed(self) -> Stored:
+        return Stored(self.elements.T, self.dtype)
+
+    def float64(self) -> Doubles:
+        return _floats(self.elements, self.dtype).astype(np.float64)
 
 
 def _blocks(array: Array) -> Iterator[Array]:
     flat = array.reshape(-1)
     return (flat[begin : begin + BLOCK] for begin in range(0, len(flat), BLOCK))
+
+
+def _floats(array: Array, dtype: str) -> Array:
+    """Elements of any of the types in one that numpy computes with, exactly."""
+    return to_float32(array, dtype) if dtype == "BF16" else array
+
+
+def _largest_magnitude(array: Array, dtype: str) -> float:
+    """NaN if there is one among the elements."""
+    if dtype in ("F32", "F64"):
+        return float(max(array.max(), -array.min()))  # both hand NaN on
+    # Without their sign, 16-bit floating-point numbers have the order of their bits, and NaN comes last.
+    bits = (array.view(np.uint16) & 0x7FFF).max()
+    return float(to_float32(np.array([bits], np.uint16).view(NUMPY_TYPES[dtype]), dtype)[0])
 
 
 def to_float32(array: Array, dtype: str) -> Floats:

@@ -14,7 +14,7 @@ from ..checkpoint import ModelConfig, expected_shapes, is_matrix
 from ..errors import ConvertError
 from ..source_model import SourceModel
 from ..targets.packed import FORMAT_VERSION, LAYOUT, stored_shape, unpack
-from ..tensors import Array, TensorSource, from_float32
+from ..tensors import Array, TensorSource, from_float
 from ..tokenizer_tables import NO_RANK, spell
 
 #: The tables in the order of tokenizer.lengths.
@@ -92,7 +92,7 @@ def _unpacked(
 
     def load() -> Array:
         values = unpack(name, tensor.read(), tensor.dtype, shape)
-        return from_float32(values.astype(np.float32), vectors) if narrow else np.ascontiguousarray(values)
+        return from_float(values, vectors) if narrow else np.ascontiguousarray(values)
 
     return TensorSource(name, vectors if narrow else tensor.dtype, shape, str(path), load)
 

@@ -8,15 +8,15 @@ import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Callable
+from typing import BinaryIO, Callable, Sequence
 
 import numpy as np
 
 from .. import __version__, forward
-from ..checkpoint import Checkpoint, ModelConfig, expected_shapes, is_embedding, is_matrix
+from ..checkpoint import Checkpoint, ModelConfig, is_embedding, is_matrix
 from ..errors import ConvertError
 from ..safetensors_writer import SafetensorsWriter
-from ..tensors import Array, Floats, rounded, to_float32
+from ..tensors import Array, Stored
 from ..tokenizer_tables import TokenizerTables
 
 FORMAT_VERSION = 1
@@ -54,10 +54,13 @@ def pack(name: str, values: Array, dtype: str) -> Array:
     shape = stored_shape(name, values.shape)
     if not is_matrix(name):
         return padded(values, shape[-1])
-    if is_embedding(name):  # [out, in]
-        panels = padded(values.T, PANEL_WIDTH).T.reshape(shape[0], PANEL_WIDTH, -1).transpose(0, 2, 1)
-    else:  # [in, out]
-        panels = padded(values, PANEL_WIDTH).reshape(len(values), shape[0], PANEL_WIDTH).transpose(1, 0, 2)
+    by_input = values.T if is_embedding(name) else values  # [in, out]
+    panels = np.zeros(shape, values.dtype)
+    outputs = by_input.shape[1]
+    whole = outputs // PANEL_WIDTH  # panels without padding
+    by_panel = by_input[:, : whole * PANEL_WIDTH].reshape(-1, whole, PANEL_WIDTH)  # still without a copy
+    panels[:whole] = by_panel.transpose(1, 0, 2)
+    panels[whole:, :, : outputs % PANEL_WIDTH] = by_input[:, whole * PANEL_WIDTH :]
     return panels[:, :, BF16_ORDER] if dtype == "BF16" else panels
 
 
@@ -112,17 +115,19 @@ def file_size(checkpoint: Checkpoint, dtype: str) -> int:
     return size
 
 
-def source_hash(checkpoint: Checkpoint) -> str:
-    """SHA-256 over the files of the weights, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(checkpoint.source.files, key=lambda path: path.name):
+def source_hash(files: Sequence[Path], progress: Callable[[int], None] = lambda done: None) -> str:
+    """SHA-256 over files, in the order of their names. progress: told how many bytes are done."""
+    digest, done = hashlib.sha256(), 0
+    for path in sorted(files, key=lambda path: path.name):
         with open(path, "rb") as file:
             for chunk in iter(lambda: file.read(1 << 22), b""):
                 digest.update(chunk)
+                done += len(chunk)
+                progress(done)
     return digest.hexdigest()
 
 
-def metadata(checkpoint: Checkpoint, dtype: str) -> dict[str, str]:
+def metadata(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
     """What the header says about the file, as short strings."""
     vectors = {tensor.dtype for name, tensor in checkpoint.tensors.items() if not is_matrix(name)}
     return {
@@ -131,7 +136,7 @@ def metadata(checkpoint: Checkpoint, dtype: str) -> dict[str, str]:
         "gpt2.config": json.dumps(checkpoint.config.to_json(), separators=(",", ":")),
         "gpt2.source": checkpoint.source.kind,
         "gpt2.source_revision": checkpoint.source.revision,
-        "gpt2.source_sha256": source_hash(checkpoint),
+        "gpt2.source_sha256": sha256,
         "gpt2.source_vectors": vectors.pop() if len(vectors) == 1 else "F32",
         "gpt2.converter": f"convert_weights.py {__version__}",
         "gpt2.crc32": "00000000",
@@ -156,16 +161,16 @@ class PackedWriter:
     """Writes the whole file, one tensor at a time."""
 
     def __init__(
-        self, file: BinaryIO, checkpoint: Checkpoint, tokenizer: TokenizerTables, dtype: str
+        self, file: BinaryIO, checkpoint: Checkpoint, tokenizer: TokenizerTables, dtype: str, sha256: str
     ) -> None:
-        """dtype: of the matrices, F32, F16 or BF16; all else is float32."""
+        """dtype: of the matrices, F32, F16 or BF16; all else is float32. sha256: source_hash()."""
         self._checkpoint = checkpoint
         self._types = _element_types(checkpoint, dtype)
         self._tables = tokenizer_tensors(tokenizer)
         self._unwritten = list(checkpoint.tensors)
         self._crc32 = 0
         self._written = 0
-        self._writer = SafetensorsWriter(file, self._entries(), metadata(checkpoint, dtype), ALIGNMENT)
+        self._writer = SafetensorsWriter(file, self._entries(), metadata(checkpoint, sha256), ALIGNMENT)
 
     @property
     def data_size(self) -> int:
@@ -205,14 +210,14 @@ class PackedWriter:
             ("self_test.bound", "F32", (unit,)),
         ]
 
-    def _weights(self, name: str) -> Floats:
+    def _weights(self, name: str) -> Stored:
         """Hands a tensor to the forward pass. The first time, it is written in passing."""
         dtype = self._types[name]
-        values = rounded(self._checkpoint.tensors[name].read_float32(), dtype, name)
+        weights = self._checkpoint.tensors[name].read_as(dtype)
         if self._unwritten and self._unwritten[0] == name:
             self._unwritten.pop(0)
-            self._put(name, pack(name, values, dtype))
-        return to_float32(values, dtype)
+            self._put(name, pack(name, weights, dtype))
+        return Stored(weights, dtype)
 
     def _put(self, name: str, array: Array) -> None:
         array = np.ascontiguousarray(array)
