@@ -12,17 +12,24 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
-#include <bit>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 using gpt2::ConvertedModel;
 using gpt2::FormatError;
@@ -359,6 +366,67 @@ TEST_CASE("tables of the tokenizer that would lead outside of them, or nowhere")
     }
     wrong.refused({"tokenizer.short_tokens", "ids below 260"});
 }
+
+#if defined(__linux__)
+
+namespace {
+
+/// Kilobytes of a field of /proc/self/smaps, over all mappings of a file.
+std::size_t mapped(const std::filesystem::path& file, std::string_view field) {
+    std::ifstream maps("/proc/self/smaps");
+    const std::string name = std::filesystem::canonical(file).string();
+    bool inside = false;
+    std::size_t sum = 0;
+    for (std::string line; std::getline(maps, line);) {
+        if (line.find("-") < line.find(" ")) { // the first line of a mapping: addresses, ..., file
+            inside = line.ends_with(name);
+        } else if (inside && line.starts_with(field)) {
+            sum += std::stoul(line.substr(line.find(':') + 1));
+        }
+    }
+    return sum;
+}
+
+} // namespace
+
+TEST_CASE("weights are not copied: pages are mapped, read when needed, and shared between processes") {
+    const auto path = gpt2::test::novella();
+    const std::size_t size = std::filesystem::file_size(path) / 1024;
+    const auto model = Gpt2Model::load(path);
+    CHECK(mapped(path, "Size:") >= size);
+    // Read so far: the header and the tokenizer, with what the system reads ahead.
+    CHECK(mapped(path, "Rss:") < size / 2);
+    (void)logits(model);
+    CHECK(mapped(path, "Rss:") > size / 2);
+    CHECK(mapped(path, "Private_Dirty:") == 0); // a page that was written would be a copy
+    CHECK(mapped(path, "Anonymous:") == 0);
+
+    std::array<int, 2> done{};
+    REQUIRE(::pipe(done.data()) == 0);
+    const pid_t child = ::fork();
+    if (child == 0) { // it has the pages through the same cache: it maps the file anew
+        ::close(done[1]);
+        char end = 0;
+        const auto same = ConvertedModel::open(path);
+        volatile unsigned sum = 0;
+        for (const std::byte b : same.file().data()) {
+            sum = sum + static_cast<unsigned>(b);
+        }
+        const bool waited = ::read(done[0], &end, 1) == 1;
+        ::_exit(waited && mapped(path, "Shared_Clean:") > size / 2 && mapped(path, "Private_Dirty:") == 0
+                    ? 0
+                    : 1);
+    }
+    REQUIRE(child > 0);
+    ::close(done[0]);
+    REQUIRE(::write(done[1], "", 1) == 1);
+    int status = 1;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CHECK(status == 0);
+    ::close(done[1]);
+}
+
+#endif
 
 TEST_CASE("CRC-32 is zlib's") { // check values: "123456789" (Koopman's and everybody's catalogues), RFC 1952
     CHECK(gpt2::detail::crc32(as_bytes("")) == 0);
