@@ -217,17 +217,14 @@ void attend_kernel(benchmark::State& state, KvDtype kv_dtype) {
     count(state, static_cast<double>(cache.bytes_read(depth)), static_cast<double>(4 * 768 * depth));
 }
 
-void elementwise_kernel(benchmark::State& state, bool gelu) {
+/// @param function  takes the kernels, x, out and n
+template <class Function> void elementwise_kernel(benchmark::State& state, Function function) {
     const auto n = static_cast<std::size_t>(state.range(0));
     const auto x = values(n);
     std::vector<float> y(n);
     const kernels::Kernels& kernels = chosen_kernels();
     for (auto _ : state) {
-        if (gelu) {
-            kernels.gelu_tanh(x.data(), y.data(), n);
-        } else {
-            kernels.exp_shifted(x.data(), 0.5f, y.data(), n);
-        }
+        function(kernels, x.data(), y.data(), n);
         benchmark::ClobberMemory();
     }
     count(state, static_cast<double>(n * sizeof(float)), 0.0);
@@ -359,13 +356,22 @@ void add_kernels() {
             ->Arg(512)
             ->Arg(1024);
     }
-    add("kernel/exp_shifted", [](benchmark::State& state) { elementwise_kernel(state, false); })
-        ->ArgName("n")
+    using kernels::Kernels;
+    const auto add_elementwise = [](const std::string& name, auto function) {
+        return add("kernel/" + name,
+                   [function](benchmark::State& state) { elementwise_kernel(state, function); })
+            ->ArgName("n");
+    };
+    add_elementwise("exp_shifted", [](const Kernels& k, const float* x, float* out,
+                                      std::size_t n) { k.exp_shifted(x, 0.5f, out, n); })
         ->Arg(1024)
         ->Arg(50257);
-    add("kernel/gelu_tanh", [](benchmark::State& state) { elementwise_kernel(state, true); })
-        ->ArgName("n")
-        ->Arg(3072);
+    add_elementwise("gelu_tanh", [](const Kernels& k, const float* x, float* out, std::size_t n) {
+        k.gelu_tanh(x, out, n);
+    })->Arg(3072);
+    add_elementwise("gelu_erf", [](const Kernels& k, const float* x, float* out, std::size_t n) {
+        k.gelu_erf(x, out, n);
+    })->Arg(3072);
     add("kernel/pack_rows", pack_rows_kernel)->ArgName("rows")->Arg(4)->Arg(12)->Arg(512);
     for (const WeightType type : weight_types) {
         add("kernel/read_output/" + std::string(to_string(type)),

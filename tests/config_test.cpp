@@ -89,12 +89,14 @@ TEST_CASE("other names of transformers' attribute_map are understood, contradict
     check_refused(R"({"hidden_size": 24, "n_embd": 48})", {"\"hidden_size\"", "\"n_embd\", 48", "found 24"});
 }
 
-TEST_CASE("all names of the tanh formula are accepted, other activations named") {
+TEST_CASE("all names of the tanh formula are accepted, and both other activations; the rest is named") {
     for (const char* name : {"gelu_new", "gelu_pytorch_tanh", "gelu_fast"}) {
         CHECK(parse(std::string(R"({"activation_function": ")") + name + "\"}").config.activation ==
               Activation::gelu_tanh);
     }
-    for (const char* name : {"gelu", "silu", "quick_gelu", "tanh", "", "GELU_NEW"}) {
+    CHECK(parse(R"({"activation_function": "gelu"})").config.activation == Activation::gelu_erf);
+    CHECK(parse(R"({"activation_function": "relu"})").config.activation == Activation::relu);
+    for (const char* name : {"GELU", "gelu_10", "silu", "quick_gelu", "tanh", "", "GELU_NEW"}) {
         const std::string quoted = std::string("\"") + name + "\"";
         check_refused(R"({"activation_function": )" + quoted + "}",
                       {"\"activation_function\"", "found " + quoted});
@@ -203,11 +205,13 @@ TEST_CASE("a written configuration is read back as it was") {
     for (const char* name : {"124M", "355M", "774M", "1558M", "novella", "tiny"}) {
         Config config = tools::config_by_name(name).value();
         config.layer_norm_epsilon = 3.3e-6f;
-        config.activation = Activation::relu;
         config.scale_attn_by_inverse_layer_idx = true;
         config.bos_token_id.reset();
-        const ConfigJson json = parse(tools::config_json_text(config, false));
-        CHECK(json.config == config);
-        CHECK_FALSE(json.tie_word_embeddings);
+        for (const auto activation : {Activation::gelu_tanh, Activation::gelu_erf, Activation::relu}) {
+            config.activation = activation;
+            const ConfigJson json = parse(tools::config_json_text(config, false));
+            CHECK(json.config == config);
+            CHECK_FALSE(json.tie_word_embeddings);
+        }
     }
 }

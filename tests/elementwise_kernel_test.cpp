@@ -28,8 +28,11 @@ using Elementwise = void (*)(const Kernels&, const float*, float*, std::size_t);
 void exp_of(const Kernels& kernels, const float* x, float* out, std::size_t n) {
     kernels.exp_shifted(x, 0.0f, out, n);
 }
-void gelu_of(const Kernels& kernels, const float* x, float* out, std::size_t n) {
+void gelu_tanh_of(const Kernels& kernels, const float* x, float* out, std::size_t n) {
     kernels.gelu_tanh(x, out, n);
+}
+void gelu_erf_of(const Kernels& kernels, const float* x, float* out, std::size_t n) {
+    kernels.gelu_erf(x, out, n);
 }
 
 /// Lengths around the tails, at every alignment: each element is what it is alone, and nothing else is
@@ -59,7 +62,10 @@ TEST_CASE("exp_shifted: tails and alignments") {
     check_tails(exp_of, test::scalar_exp);
 }
 TEST_CASE("gelu_tanh: tails and alignments") {
-    check_tails(gelu_of, test::scalar_gelu);
+    check_tails(gelu_tanh_of, test::scalar_gelu_tanh);
+}
+TEST_CASE("gelu_erf: tails and alignments") {
+    check_tails(gelu_erf_of, test::scalar_gelu_erf);
 }
 
 /// Numbers from @p low to @p high, ascending, in steps of about 1e-4 with some noise.
@@ -158,18 +164,52 @@ TEST_CASE("gelu_tanh: against float64") {
         std::size_t loose_bounds = 0;
         std::vector<float> scalar;
         for (const float value : x) {
-            // The tanh form itself; gelu() gives the bound.
+            // The tanh form itself; test::gelu_tanh() gives the bound.
             const double v = static_cast<double>(value);
             const double pi = std::acos(-1.0);
             const double u = std::sqrt(2.0 / pi) * (v + 0.044715 * v * v * v);
-            const Bounded bound = test::gelu(Bounded(v));
+            const Bounded bound = test::gelu_tanh(Bounded(v));
             expected.push_back({0.5 * v * (1.0 + std::tanh(u)), bound.error + 1e-15 * std::fabs(v)});
-            scalar.push_back(test::scalar_gelu(value, test::fuses(isa)));
+            scalar.push_back(test::scalar_gelu_tanh(value, test::fuses(isa)));
             loose_bounds += bound.error > 4e-6 * std::fabs(v) + 1e-40 ? 1 : 0;
         }
         CHECK(loose_bounds == 0);
         CHECK(mismatch(out, expected) == "");
         CHECK(mismatch(out, scalar) == "");
+    }
+}
+
+TEST_CASE("gelu_erf: against float64, and within 7 units in the last place where multiply-adds are fused") {
+    std::vector<float> x = sweep(-14.0, 14.0);
+    for (const float extreme : {1e-40f, 1e-30f, 1e-10f, 1e-6f, 1e-4f, 20.0f, 100.0f, 1e4f, 1e9f, 3e38f}) {
+        x.insert(x.end(), {extreme, -extreme});
+    }
+    for (const Isa isa : test::levels()) {
+        CAPTURE(to_string(isa));
+        const bool fused = test::fuses(isa);
+        std::vector<float> out(x.size());
+        kernels_for(isa).gelu_erf(x.data(), out.data(), x.size());
+        std::vector<Bounded> expected;
+        std::vector<Bounded> close;
+        std::vector<float> scalar;
+        std::size_t loose_bounds = 0;
+        for (const float value : x) {
+            const double v = static_cast<double>(value);
+            const double exact = 0.5 * v * std::erfc(-v / std::sqrt(2.0));
+            const Bounded bound = test::gelu_erf(Bounded(v));
+            expected.push_back({exact, bound.error + 1e-15 * std::fabs(exact)});
+            loose_bounds += bound.error > 1e-6 * std::fabs(v) + 1e-40 ? 1 : 0;
+            // From -13 on exp ends at 2^-126, and its result is a subnormal number.
+            const int exponent = std::max(std::ilogb(exact), std::numeric_limits<float>::min_exponent - 1);
+            close.push_back({exact, 7.0 * std::ldexp(1.0, exponent - 23) + (v < -13.0 ? 5e-39 : 0.0)});
+            scalar.push_back(test::scalar_gelu_erf(value, fused));
+        }
+        CHECK(loose_bounds == 0);
+        CHECK(mismatch(out, expected) == "");
+        CHECK(mismatch(out, scalar) == "");
+        if (fused) {
+            CHECK(mismatch(out, close) == "");
+        }
     }
 }
 
@@ -186,6 +226,8 @@ TEST_CASE("NaN stays NaN") {
         CHECK(all_nan());
         kernels.gelu_tanh(nan.data(), out.data(), 17);
         CHECK(all_nan());
+        kernels.gelu_erf(nan.data(), out.data(), 17);
+        CHECK(all_nan());
         const std::vector<float> ones(17, 1.0f);
         std::vector<float> row = ones;
         row[16] = nan[0];
@@ -197,15 +239,19 @@ TEST_CASE("NaN stays NaN") {
     }
 }
 
-TEST_CASE("gelu_tanh: zeros keep their sign, large numbers are themselves or nearly 0") {
-    const float x[] = {0.0f, -0.0f, 1e4f, -1e4f};
+TEST_CASE("gelu: zeros keep their sign, large numbers are themselves or nearly 0, infinities are not lost") {
+    const float x[] = {0.0f, -0.0f, 1e4f, -1e4f, infinity, -infinity};
     for (const Isa isa : test::levels()) {
-        float out[4];
-        kernels_for(isa).gelu_tanh(x, out, 4);
-        CHECK(std::bit_cast<std::uint32_t>(out[0]) == 0u);
-        CHECK(std::bit_cast<std::uint32_t>(out[1]) == 0x80000000u);
-        CHECK(out[2] == 1e4f);
-        CHECK(std::fabs(out[3]) < 1e-30f);
+        for (const Elementwise gelu : {gelu_tanh_of, gelu_erf_of}) {
+            float out[std::size(x)];
+            gelu(kernels_for(isa), x, out, std::size(x));
+            CHECK(std::bit_cast<std::uint32_t>(out[0]) == 0u);
+            CHECK(std::bit_cast<std::uint32_t>(out[1]) == 0x80000000u);
+            CHECK(out[2] == 1e4f);
+            CHECK(std::fabs(out[3]) < 1e-30f);
+            CHECK_FALSE(std::isfinite(out[4]));
+            CHECK_FALSE(std::isfinite(out[5]));
+        }
     }
 }
 

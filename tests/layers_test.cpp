@@ -129,7 +129,7 @@ TEST_CASE("Mlp: against float64, residual included, the same on any number of th
     constexpr std::size_t F = 130;
     constexpr std::size_t rows = 14;
     for (const WeightType type : weight_types) {
-        for (const Activation activation : {Activation::gelu_tanh, Activation::relu}) {
+        for (const Activation activation : {Activation::gelu_tanh, Activation::gelu_erf, Activation::relu}) {
             const LinearReference c_fc(C, F, type, 5);
             const LinearReference c_proj(F, C, type, 6);
             const Mlp mlp{c_fc.layer, c_proj.layer, activation};
@@ -139,7 +139,9 @@ TEST_CASE("Mlp: against float64, residual included, the same on any number of th
             for (std::size_t row = 0; row < rows; ++row) {
                 auto inner = c_fc(test::exactly(row_of(x, row, C)));
                 for (Bounded& value : inner) {
-                    value = activation == Activation::relu ? test::relu(value) : test::gelu(value);
+                    value = activation == Activation::relu       ? test::relu(value)
+                            : activation == Activation::gelu_erf ? test::gelu_erf(value)
+                                                                 : test::gelu_tanh(value);
                 }
                 const auto out = c_proj(inner);
                 for (std::size_t i = 0; i < C; ++i) {
@@ -362,17 +364,19 @@ TEST_CASE("avx2 and avx512 give the same bits in every layer") {
     for (const WeightType type : weight_types) {
         const LinearReference c_fc(40, 130, type, 51);
         const LinearReference c_proj(130, 40, type, 52);
-        const Mlp mlp{c_fc.layer, c_proj.layer, Activation::gelu_tanh};
         const auto x = test::Numbers(53).numbers(15 * 40);
-        std::vector<float> results[2];
-        for (const Isa isa : {Isa::avx2, Isa::avx512}) {
-            auto& y = results[isa == Isa::avx2 ? 0 : 1];
-            y.assign(15 * 40, 0.5f);
-            std::vector<float> inner(15 * 130);
-            PackedRows packed;
-            mlp.forward({kernels::kernels_for(isa), pool}, x.data(), 15, y.data(), inner.data(), packed);
+        for (const Activation activation : {Activation::gelu_tanh, Activation::gelu_erf}) {
+            const Mlp mlp{c_fc.layer, c_proj.layer, activation};
+            std::vector<float> results[2];
+            for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+                auto& y = results[isa == Isa::avx2 ? 0 : 1];
+                y.assign(15 * 40, 0.5f);
+                std::vector<float> inner(15 * 130);
+                PackedRows packed;
+                mlp.forward({kernels::kernels_for(isa), pool}, x.data(), 15, y.data(), inner.data(), packed);
+            }
+            CHECK(mismatch(results[0], results[1]) == "");
         }
-        CHECK(mismatch(results[0], results[1]) == "");
     }
 }
 

@@ -150,7 +150,9 @@ private:
         case Epilogue::add:
             return old + sum;
         case Epilogue::gelu_tanh:
-            return test::scalar_gelu(sum, is_fused);
+            return test::scalar_gelu_tanh(sum, is_fused);
+        case Epilogue::gelu_erf:
+            return test::scalar_gelu_erf(sum, is_fused);
         case Epilogue::relu:
             return sum > 0.0f ? sum : 0.0f;
         case Epilogue::store:
@@ -163,7 +165,9 @@ private:
         case Epilogue::add:
             return Bounded(static_cast<double>(old)) + sum;
         case Epilogue::gelu_tanh:
-            return test::gelu(sum);
+            return test::gelu_tanh(sum);
+        case Epilogue::gelu_erf:
+            return test::gelu_erf(sum);
         case Epilogue::relu:
             return test::relu(sum);
         case Epilogue::store:
@@ -183,7 +187,8 @@ private:
     std::vector<Bounded> bounded_;
 };
 
-constexpr Epilogue epilogues[] = {Epilogue::store, Epilogue::add, Epilogue::gelu_tanh, Epilogue::relu};
+constexpr Epilogue epilogues[] = {Epilogue::store, Epilogue::add, Epilogue::gelu_tanh, Epilogue::gelu_erf,
+                                  Epilogue::relu};
 
 /// Every level, tile size and epilogue for all rows of a problem, at two alignments.
 template <class Weight> void check_all(std::size_t rows, std::size_t n_inputs, std::size_t n_outputs) {

@@ -239,7 +239,8 @@ TEST_CASE("each form of GELU is computed, and is told from the other") {
             test::write_file(directory / "config.json", gpt2::tools::config_json_text(config));
             const double found = deviations(test::Reference(gpt2::Checkpoint::open(directory.path())), model);
             CHECK((found < test::tolerance) == (form == other));
-            MESSAGE((form == other ? "its own form: " : "the other form: "), found, " standard deviations");
+            MESSAGE(std::string(form == other ? "its own" : "the other"), " form: ", found,
+                    " standard deviations");
         }
     }
 }

@@ -80,6 +80,19 @@ struct RandomModelOptions {
     return std::nullopt;
 }
 
+/// The name of an activation in `config.json`.
+[[nodiscard]] inline std::string_view activation_name(Activation activation) noexcept {
+    switch (activation) {
+    case Activation::gelu_erf:
+        return "gelu";
+    case Activation::relu:
+        return "relu";
+    case Activation::gelu_tanh:
+        break;
+    }
+    return "gelu_new";
+}
+
 /// The text of a `config.json`.
 [[nodiscard]] inline std::string config_json_text(const Config& config, bool tied = true) {
     std::array<char, 64> epsilon{};
@@ -88,7 +101,7 @@ struct RandomModelOptions {
     const auto token = [](std::optional<TokenId> id) { return id ? std::to_string(*id) : "null"; };
     const auto flag = [](bool value) { return value ? "true" : "false"; };
     return detail::concat(
-        "{\n  \"activation_function\": \"", config.activation == Activation::relu ? "relu" : "gelu_new",
+        "{\n  \"activation_function\": \"", activation_name(config.activation),
         "\",\n  \"architectures\": [\"GPT2LMHeadModel\"],\n  \"bos_token_id\": ", token(config.bos_token_id),
         ",\n  \"eos_token_id\": ", token(config.eos_token_id),
         ",\n  \"layer_norm_epsilon\": ", std::string_view(epsilon.data(), end),

@@ -22,6 +22,7 @@ using TokenId = std::int32_t;
 /// The function inside the MLP.
 enum class Activation {
     gelu_tanh, ///< 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), Hugging Face's `gelu_new`
+    gelu_erf,  ///< x Phi(x) = 0.5 x (1 + erf(x / sqrt 2)), Hugging Face's `gelu`
     relu,      ///< max(x, 0)
 };
 

@@ -11,6 +11,22 @@
 
 namespace gpt2 {
 
+namespace detail {
+
+[[nodiscard]] constexpr kernels::Epilogue epilogue_of(Activation activation) noexcept {
+    switch (activation) {
+    case Activation::gelu_erf:
+        return kernels::Epilogue::gelu_erf;
+    case Activation::relu:
+        return kernels::Epilogue::relu;
+    case Activation::gelu_tanh:
+        break;
+    }
+    return kernels::Epilogue::gelu_tanh;
+}
+
+} // namespace detail
+
 /// Two linear layers with the model's activation between them. Immutable and thread-safe.
 struct Mlp {
     Linear c_fc;   ///< C -> F
@@ -20,9 +36,7 @@ struct Mlp {
     /// residual [B, C] += c_proj(activation(c_fc(x))) for x [B, C]; @p inner is scratch [B, F].
     void forward(const Compute& compute, const float* x, std::size_t rows, float* residual, float* inner,
                  PackedRows& packed) const {
-        const auto activate =
-            activation == Activation::relu ? kernels::Epilogue::relu : kernels::Epilogue::gelu_tanh;
-        c_fc.forward(compute, x, rows, inner, activate, packed);
+        c_fc.forward(compute, x, rows, inner, detail::epilogue_of(activation), packed);
         c_proj.forward(compute, inner, rows, residual, kernels::Epilogue::add, packed);
     }
 };

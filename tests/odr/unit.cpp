@@ -37,7 +37,8 @@ template <class Weight> void add_linear(const gpt2::kernels::Kernels& kernels, s
     const auto type = sizeof(Weight) == 4                  ? gpt2::WeightType::float32
                       : std::is_same_v<Weight, gpt2::half> ? gpt2::WeightType::float16
                                                            : gpt2::WeightType::bfloat16;
-    for (const auto epilogue : {gpt2::kernels::Epilogue::add, gpt2::kernels::Epilogue::gelu_tanh}) {
+    for (const auto epilogue : {gpt2::kernels::Epilogue::add, gpt2::kernels::Epilogue::gelu_tanh,
+                                gpt2::kernels::Epilogue::gelu_erf}) {
         auto y = numbers(rows * n_outputs);
         kernels.linear[static_cast<std::size_t>(type)](
             {.x = packed.data(),
@@ -92,6 +93,8 @@ std::vector<float> kernel_results(gpt2::Isa isa) {
     kernels.exp_shifted(x.data(), 0.5f, y.data(), 300);
     results.insert(results.end(), y.begin(), y.end());
     kernels.gelu_tanh(x.data(), y.data(), 300);
+    results.insert(results.end(), y.begin(), y.end());
+    kernels.gelu_erf(x.data(), y.data(), 300);
     results.insert(results.end(), y.begin(), y.end());
     return results;
 }

@@ -151,9 +151,26 @@ private:
     return series * std::ldexp(1.0f, static_cast<int>(n));
 }
 
-[[nodiscard]] inline float scalar_gelu(float x, bool fused) {
+[[nodiscard]] inline float scalar_gelu_tanh(float x, bool fused) {
     const float slope = multiply_add(x * x, -0.07135481283f, -1.595769122f, fused);
     return x / (1.0f + scalar_exp(x * slope, fused));
+}
+
+[[nodiscard]] inline float scalar_gelu_erf(float x, bool fused) {
+    const float clamped = std::min(std::fabs(x), 13.5f);
+    const float exponent = -0.5f * clamped * clamped;
+    const float lost = multiply_add(-0.5f * clamped, clamped, -exponent, fused);
+    const float rounded = scalar_exp(exponent, fused);
+    float above = -0.00400745869f;
+    for (const float c : {-0.0399123579f, -0.181114569f, -0.435459763f, -0.5f}) {
+        above = multiply_add(above, clamped, c, fused);
+    }
+    float below = 0.0100450674f;
+    for (const float c : {0.100052796f, 0.46386677f, 1.19373894f, 1.66880429f, 1.0f}) {
+        below = multiply_add(below, clamped, c, fused);
+    }
+    const float tail = multiply_add(rounded, lost, rounded, fused) * (above / below);
+    return multiply_add(std::fabs(x), tail, x < 0.0f ? 0.0f : x, fused);
 }
 
 } // namespace gpt2::test

@@ -235,6 +235,17 @@ private:
                 variance = z > 0.0 ? x.variance.data()[i] : 0.0;
                 continue;
             }
+            if (config_.activation == Activation::gelu_erf) {
+                // max(z, 0) - |z| tail: 10 multiply-adds, a quotient, a product and exp on the way to the
+                // tail, then a multiply-add.
+                const double tail = 0.5 * std::erfc(std::fabs(z) / std::sqrt(2.0));
+                const double density = std::exp(-0.5 * z * z) / std::sqrt(2.0 * 3.14159265358979323846);
+                const double slope = (z < 0.0 ? tail : 1.0 - tail) + z * density;
+                value = std::max(z, 0.0) - std::fabs(z) * tail;
+                variance = slope * slope * x.variance.data()[i] + detail::rounding(value * value) +
+                           (detail::rounding(12.0) + detail::exp_variance) * z * z * tail * tail;
+                continue;
+            }
             const double c = std::sqrt(2.0 / 3.14159265358979323846);
             const double inner = c * (z + 0.044715 * z * z * z);
             const double tanh = std::tanh(inner);

@@ -46,12 +46,13 @@ extent(const JsonObject& object, std::string_view key, std::string_view alias) {
 }
 
 [[nodiscard]] GPT2_COLD inline Activation read_activation(const JsonObject& object) {
-    // gelu_pytorch_tanh and gelu_fast are other ways to compute the same formula (transformers,
+    // gelu_pytorch_tanh and gelu_fast are other ways to compute the formula of gelu_new (transformers,
     // activations.py)
-    constexpr std::array<std::pair<std::string_view, Activation>, 4> known{{
+    constexpr std::array<std::pair<std::string_view, Activation>, 5> known{{
         {"gelu_new", Activation::gelu_tanh},
         {"gelu_pytorch_tanh", Activation::gelu_tanh},
         {"gelu_fast", Activation::gelu_tanh},
+        {"gelu", Activation::gelu_erf},
         {"relu", Activation::relu},
     }};
     const std::string name = object.string("activation_function").value_or("gelu_new");
@@ -60,7 +61,7 @@ extent(const JsonObject& object, std::string_view key, std::string_view alias) {
             return activation;
         }
     }
-    object.fail("activation_function", "gelu_new, gelu_pytorch_tanh, gelu_fast or relu",
+    object.fail("activation_function", "gelu_new, gelu_pytorch_tanh, gelu_fast, gelu or relu",
                 std::string_view(detail::quoted(std::string_view(name))));
 }
 

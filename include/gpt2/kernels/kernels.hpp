@@ -25,7 +25,8 @@ namespace kernels {
 enum class Epilogue {
     store,     ///< y = x W + b
     add,       ///< y = y + (x W + b), the residual connection
-    gelu_tanh, ///< y = gelu(x W + b)
+    gelu_tanh, ///< y = gelu(x W + b), with Activation::gelu_tanh
+    gelu_erf,  ///< y = gelu(x W + b), with Activation::gelu_erf
     relu,      ///< y = max(x W + b, 0)
 };
 
@@ -70,6 +71,8 @@ struct Kernels {
     void (*exp_shifted)(const float* x, float shift, float* out, std::size_t n) = nullptr;
     /// the Epilogue::gelu_tanh function over n values
     void (*gelu_tanh)(const float* x, float* out, std::size_t n) = nullptr;
+    /// the Epilogue::gelu_erf function over n values
+    void (*gelu_erf)(const float* x, float* out, std::size_t n) = nullptr;
 
     /// The tile size that takes @p rows rows through fastest: a tile costs its rows, filled or not, and about
     /// two more for reading the weights.

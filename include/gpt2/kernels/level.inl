@@ -27,7 +27,8 @@ template <class = void> struct Table {
         .attend = {&attend<float>, &attend<half>},
         .layer_norm = &layer_norm,
         .exp_shifted = &exp_shifted,
-        .gelu_tanh = &gelu_tanh,
+        .gelu_tanh = &apply<GeluTanh>,
+        .gelu_erf = &apply<GeluErf>,
     };
 };
 

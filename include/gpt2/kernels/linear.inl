@@ -51,7 +51,9 @@ GPT2_INLINE void finish(const float* values, float* y, std::size_t n, Epilogue e
     if (epilogue == Epilogue::add) {
         a = add(n >= 16 ? load(y) : load_partial(y, n), a);
     } else if (epilogue == Epilogue::gelu_tanh) {
-        a = gelu(a);
+        a = GeluTanh::of(a);
+    } else if (epilogue == Epilogue::gelu_erf) {
+        a = GeluErf::of(a);
     } else if (epilogue == Epilogue::relu) {
         a = add(max(zero(), a), zero()); // NaN stays NaN in this order; -0 becomes 0 on every machine
     }
