@@ -13,6 +13,8 @@ install(
     PATTERN "*.hpp"
     PATTERN "*.inl"
 )
+install(FILES "${PROJECT_SOURCE_DIR}/src/compiled.cpp" DESTINATION "${gpt2_cmake_dir}")
+install(FILES "${PROJECT_SOURCE_DIR}/cmake/Gpt2Compiled.cmake" DESTINATION "${gpt2_cmake_dir}")
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DATADIR}/licenses/gpt2")
 
 install(TARGETS gpt2 EXPORT gpt2Targets)

@@ -16,6 +16,7 @@
 #include <thread>
 #include <vector>
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 
 #if defined(__linux__)
@@ -351,12 +352,16 @@ struct CgroupMount {
 /// The size of a pool for which nobody asked for a size: the environment variable GPT2_THREADS if it is set
 /// and not empty, else usable_cores().
 /// @throws OptionError if GPT2_THREADS is not a whole number from 1 to 1024.
-[[nodiscard]] GPT2_COLD inline std::size_t default_thread_count() {
+GPT2_HEAVY [[nodiscard]] GPT2_COLD std::size_t default_thread_count() {
     const char* const wanted = std::getenv("GPT2_THREADS");
     if (wanted != nullptr && *wanted != '\0') {
         return detail::parse_thread_count(wanted);
     }
     return std::min(usable_cores(), max_threads);
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE std::size_t default_thread_count<void>();
+#endif
 
 } // namespace gpt2

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/build_check.hpp"
+#include "gpt2/compiled.hpp"
 #include "gpt2/io/checkpoint.hpp"
 #include "gpt2/io/converted_model.hpp"
 #include "gpt2/model_state.hpp"
@@ -124,24 +125,11 @@ private:
 
     explicit Gpt2Model(std::shared_ptr<const detail::ModelState> state) : state_(std::move(state)) {}
 
-    [[nodiscard]] static Gpt2Model from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer,
-                                                   const LoadOptions& options) {
-        const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
-        const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
-        const CheckpointWeights weights(checkpoint, options.weights, *pool);
-        return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
-                         std::move(tokenizer), &kernels, std::nullopt},
-                        checkpoint.name(), options);
-    }
+    GPT2_HEAVY [[nodiscard]] static Gpt2Model
+    from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer, const LoadOptions& options);
 
-    [[nodiscard]] static Gpt2Model from_converted(const ConvertedModel& file, const LoadOptions& options) {
-        const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
-        const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
-        const ConvertedWeights weights(file, options.weights, *pool);
-        return complete({make_transformer(file.config(), file.has_separate_head(), weights),
-                         Tokenizer::of_converted(file.file()), &kernels, file},
-                        file.file().name(), options);
-    }
+    GPT2_HEAVY [[nodiscard]] static Gpt2Model from_converted(const ConvertedModel& file,
+                                                             const LoadOptions& options);
 
     [[nodiscard]] static Gpt2Model complete(detail::ModelState&& state, std::string_view name,
                                             const LoadOptions& options) {
@@ -199,5 +187,30 @@ GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool
     }
     return result;
 }
+
+template <class>
+Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer,
+                                     const LoadOptions& options) {
+    const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
+    const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+    const CheckpointWeights weights(checkpoint, options.weights, *pool);
+    return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
+                     std::move(tokenizer), &kernels, std::nullopt},
+                    checkpoint.name(), options);
+}
+
+template <class> Gpt2Model Gpt2Model::from_converted(const ConvertedModel& file, const LoadOptions& options) {
+    const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
+    const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+    const ConvertedWeights weights(file, options.weights, *pool);
+    return complete({make_transformer(file.config(), file.has_separate_head(), weights),
+                     Tokenizer::of_converted(file.file()), &kernels, file},
+                    file.file().name(), options);
+}
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE Gpt2Model Gpt2Model::from_checkpoint<void>(const Checkpoint&, Tokenizer, const LoadOptions&);
+GPT2_INSTANCE Gpt2Model Gpt2Model::from_converted<void>(const ConvertedModel&, const LoadOptions&);
+#endif
 
 } // namespace gpt2

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/attention.hpp"
+#include "gpt2/compiled.hpp"
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/kv_cache.hpp"
@@ -76,7 +77,7 @@ public:
     /// Appends tokens. @returns the natural logarithm of the probability of each, given those before; NaN
     /// for a token at position 0, which nothing is before.
     /// @throws as gpt2::forward; the session is then as before
-    std::vector<float> score(std::span<const TokenId> given);
+    std::vector<float> score(std::span<const TokenId> given) { return score_tokens(given); }
 
     /// Appends @p prompt and continues it; see GenerationConfig. The prompt may be empty if the session is
     /// not. Afterwards the session holds the prompt and the new tokens but for the last, which no forward
@@ -87,7 +88,9 @@ public:
     /// What was read before an exception stays in the session. Only one that is thrown while the window
     /// slides leaves it empty, as the old keys are gone by then.
     GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
-                              const StreamCallback& callback = {});
+                              const StreamCallback& callback = {}) {
+        return continue_prompt(prompt, config, callback);
+    }
 
     /// The logits that the last forward pass left here: [0, V], [1, V] or [n, V], by Logits. Good until the
     /// next non-const call.
@@ -122,7 +125,13 @@ private:
     [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
 
     /// Takes rows of any sessions of the model through it. @returns the logits [n, V] that were asked for
-    [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows);
+    GPT2_HEAVY [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows);
+
+    GPT2_HEAVY std::vector<float> score_tokens(std::span<const TokenId> given);
+
+    GPT2_HEAVY GenerationResult continue_prompt(std::span<const TokenId> prompt,
+                                                const GenerationConfig& config,
+                                                const StreamCallback& callback);
 
     void extend(std::span<const TokenId> tokens, Overflow overflow);
 
@@ -195,7 +204,7 @@ inline std::vector<Row> Session::rows_of(std::span<const BatchItem> items) {
     return rows;
 }
 
-inline std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
+template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
     const auto wanted = [](std::span<const Row> some) {
         return static_cast<std::size_t>(std::ranges::count(some, true, &Row::wants_logits));
     };
@@ -244,7 +253,7 @@ inline void forward(std::span<const BatchItem> items) {
     }
 }
 
-inline std::vector<float> Session::score(std::span<const TokenId> given) {
+template <class> std::vector<float> Session::score_tokens(std::span<const TokenId> given) {
     constexpr std::size_t rows = 64; // bounds the memory of the logits
     const FloatingPointScope scope;
     const std::vector<TokenId> copy(given.begin(), given.end()); // they may be this session's own
@@ -304,7 +313,8 @@ inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow) 
     forward(kept);
 }
 
-inline GenerationResult Session::generate(std::span<const TokenId> prompt, const GenerationConfig& config,
+template <class>
+GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const GenerationConfig& config,
                                           const StreamCallback& callback) {
     const Config& shape = model_->transformer.config;
     validate(config, shape);
@@ -324,5 +334,12 @@ inline GenerationResult Session::generate(std::span<const TokenId> prompt, const
     }
     return std::move(generation).finish();
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE std::shared_ptr<const Tensor<float, 2>> Session::run<void>(std::span<const Row>);
+GPT2_INSTANCE std::vector<float> Session::score_tokens<void>(std::span<const TokenId>);
+GPT2_INSTANCE GenerationResult Session::continue_prompt<void>(std::span<const TokenId>,
+                                                              const GenerationConfig&, const StreamCallback&);
+#endif
 
 } // namespace gpt2

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/byte_pair_encoding.hpp"
+#include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/converted_tokenizer.hpp"
@@ -90,26 +91,7 @@ public:
     /// @throws OptionError when one word is 4 GiB long
     [[nodiscard]] std::vector<TokenId> encode(std::string_view bytes,
                                               SpecialTokens special = SpecialTokens::as_text) const {
-        std::vector<TokenId> out;
-        out.reserve(bytes.size() / 4 + 8); // English has more than 4 bytes to a token
-        detail::PairMerger merger(state_->tables);
-        if (special == SpecialTokens::as_text || state_->tables.specials.empty()) {
-            encode_text(bytes, merger, out);
-            return out;
-        }
-        std::size_t begin = 0; // of the text since the last special token
-        for (std::size_t at = 0; at < bytes.size();) {
-            const std::optional<TokenId> token = special_at(bytes.substr(at));
-            if (!token) {
-                ++at;
-                continue;
-            }
-            encode_text(bytes.substr(begin, at - begin), merger, out);
-            out.push_back(*token);
-            begin = at += token_bytes(*token).size();
-        }
-        encode_text(bytes.substr(begin), merger, out);
-        return out;
+        return encode_all(bytes, special);
     }
 
     /// The bytes of all @p tokens, one after the other: exactly what was encoded. They may end inside a
@@ -200,6 +182,9 @@ private:
         }
     }
 
+    GPT2_HEAVY [[nodiscard]] std::vector<TokenId> encode_all(std::string_view bytes,
+                                                             SpecialTokens special) const;
+
     void encode_text(std::string_view text, detail::PairMerger& merger, std::vector<TokenId>& out) const {
         const detail::TokenizerTables tables = state_->tables;
         const detail::PreTokenizer pieces(text);
@@ -242,5 +227,33 @@ private:
 
     std::shared_ptr<const State> state_;
 };
+
+template <class>
+std::vector<TokenId> Tokenizer::encode_all(std::string_view bytes, SpecialTokens special) const {
+    std::vector<TokenId> out;
+    out.reserve(bytes.size() / 4 + 8); // English has more than 4 bytes to a token
+    detail::PairMerger merger(state_->tables);
+    if (special == SpecialTokens::as_text || state_->tables.specials.empty()) {
+        encode_text(bytes, merger, out);
+        return out;
+    }
+    std::size_t begin = 0; // of the text since the last special token
+    for (std::size_t at = 0; at < bytes.size();) {
+        const std::optional<TokenId> token = special_at(bytes.substr(at));
+        if (!token) {
+            ++at;
+            continue;
+        }
+        encode_text(bytes.substr(begin, at - begin), merger, out);
+        out.push_back(*token);
+        begin = at += token_bytes(*token).size();
+    }
+    encode_text(bytes.substr(begin), merger, out);
+    return out;
+}
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE std::vector<TokenId> Tokenizer::encode_all<void>(std::string_view, SpecialTokens) const;
+#endif
 
 } // namespace gpt2

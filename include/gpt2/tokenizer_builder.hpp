@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/merges_text.hpp"
 #include "gpt2/io/vocabulary_json.hpp"
@@ -46,16 +47,10 @@ public:
     /// @param vocab_name  of vocab.json, for messages
     /// @param merges_name  of merges.txt
     /// @throws FormatError
-    [[nodiscard]] static OwnedTokenizerTables build(std::string_view vocab_json, std::string_view merges_txt,
-                                                    std::string_view vocab_name,
-                                                    std::string_view merges_name) {
-        TokenizerBuilder builder(vocab_json, vocab_name);
-        builder.add_bytes();
-        builder.add_merges(MergesReader(merges_txt, merges_name));
-        builder.add_specials();
-        builder.mark_whole_tokens();
-        return std::move(builder.tables_);
-    }
+    GPT2_HEAVY [[nodiscard]] static OwnedTokenizerTables build(std::string_view vocab_json,
+                                                               std::string_view merges_txt,
+                                                               std::string_view vocab_name,
+                                                               std::string_view merges_name);
 
 private:
     TokenizerBuilder(std::string_view vocab_json, std::string_view name)
@@ -290,5 +285,21 @@ private:
     std::vector<MergePair> merges_; ///< in the order of their ranks
     OwnedTokenizerTables tables_;
 };
+
+template <class>
+OwnedTokenizerTables TokenizerBuilder::build(std::string_view vocab_json, std::string_view merges_txt,
+                                             std::string_view vocab_name, std::string_view merges_name) {
+    TokenizerBuilder builder(vocab_json, vocab_name);
+    builder.add_bytes();
+    builder.add_merges(MergesReader(merges_txt, merges_name));
+    builder.add_specials();
+    builder.mark_whole_tokens();
+    return std::move(builder.tables_);
+}
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE OwnedTokenizerTables TokenizerBuilder::build<void>(std::string_view, std::string_view,
+                                                                 std::string_view, std::string_view);
+#endif
 
 } // namespace gpt2::detail

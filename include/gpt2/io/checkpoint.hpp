@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
@@ -50,7 +51,9 @@ public:
     /// happens when somebody changes them meanwhile.
     /// @throws FileError    no such directory, a file that cannot be opened
     /// @throws FormatError  naming the file, the tensor or the key, what was expected and what was found
-    [[nodiscard]] static Checkpoint open(const std::filesystem::path& directory);
+    [[nodiscard]] static Checkpoint open(const std::filesystem::path& directory) {
+        return open_directory(directory);
+    }
 
     /// The same from memory. The bytes of @p model are not copied and must outlive the object.
     /// @param name  stands for the directory in messages
@@ -108,8 +111,13 @@ private:
     };
 
     Checkpoint(const ConfigJson& config, std::string config_name, const std::vector<SafetensorsFile>& files,
-               std::string model_name);
+               std::string model_name)
+        : state_(check(config, std::move(config_name), files, std::move(model_name))) {}
 
+    GPT2_HEAVY [[nodiscard]] static Checkpoint open_directory(const std::filesystem::path& directory);
+    GPT2_HEAVY [[nodiscard]] static std::shared_ptr<const State>
+    check(const ConfigJson& config, std::string config_name, const std::vector<SafetensorsFile>& files,
+          std::string model_name);
     static std::vector<SafetensorsFile> open_shards(const std::filesystem::path& directory,
                                                     const std::filesystem::path& index);
     static void add_tensor(State& state, const SafetensorsFile& file, const TensorInfo& tensor);
@@ -168,7 +176,7 @@ GPT2_COLD inline void require_directory(const std::filesystem::path& path) {
 
 } // namespace detail
 
-GPT2_COLD inline Checkpoint Checkpoint::open(const std::filesystem::path& directory) {
+template <class> GPT2_COLD Checkpoint Checkpoint::open_directory(const std::filesystem::path& directory) {
     detail::require_directory(directory);
     const std::filesystem::path config_path = directory / "config.json";
     const std::string config_name = detail::path_text(config_path);
@@ -235,8 +243,10 @@ GPT2_COLD inline std::vector<SafetensorsFile> Checkpoint::open_shards(const std:
     return result;
 }
 
-GPT2_COLD inline Checkpoint::Checkpoint(const ConfigJson& config, std::string config_name,
-                                        const std::vector<SafetensorsFile>& files, std::string model_name) {
+template <class>
+GPT2_COLD std::shared_ptr<const Checkpoint::State>
+Checkpoint::check(const ConfigJson& config, std::string config_name,
+                  const std::vector<SafetensorsFile>& files, std::string model_name) {
     auto state = std::make_shared<State>();
     state->config = config.config;
     state->config_name = std::move(config_name);
@@ -249,7 +259,7 @@ GPT2_COLD inline Checkpoint::Checkpoint(const ConfigJson& config, std::string co
     state->separate_head = !config.tie_word_embeddings;
     check_expected(*state);
     choose_head(*state, config.tie_word_embeddings);
-    state_ = std::move(state);
+    return state;
 }
 
 GPT2_COLD inline void Checkpoint::add_tensor(State& state, const SafetensorsFile& file,
@@ -336,5 +346,11 @@ GPT2_COLD inline void Checkpoint::choose_head(State& state, bool tied) {
     }
     state.tensors.erase(head);
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE Checkpoint Checkpoint::open_directory<void>(const std::filesystem::path&);
+GPT2_INSTANCE std::shared_ptr<const Checkpoint::State>
+Checkpoint::check<void>(const ConfigJson&, std::string, const std::vector<SafetensorsFile>&, std::string);
+#endif
 
 } // namespace gpt2

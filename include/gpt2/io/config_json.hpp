@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/json.hpp"
@@ -114,7 +115,7 @@ GPT2_COLD inline void refuse_other_models(const JsonObject& object) {
 /// @throws FormatError naming the file, the key, what was expected and what was found: not JSON, a value of
 ///         the wrong kind, a shape that cannot be, a model or an activation that this library does not
 ///         compute
-[[nodiscard]] GPT2_COLD inline ConfigJson parse_config(std::string_view text, std::string_view name) {
+GPT2_HEAVY [[nodiscard]] GPT2_COLD ConfigJson parse_config(std::string_view text, std::string_view name) {
     const detail::Json json = detail::parse_json(text, name);
     const detail::JsonObject object(json, detail::quoted(name, 4096));
     detail::refuse_other_models(object);
@@ -148,5 +149,9 @@ GPT2_COLD inline void refuse_other_models(const JsonObject& object) {
     validate(config, name);
     return result;
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE ConfigJson parse_config<void>(std::string_view, std::string_view);
+#endif
 
 } // namespace gpt2

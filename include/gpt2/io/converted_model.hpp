@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
@@ -91,10 +92,12 @@ public:
     /// Reads the whole file.
     /// @throws FormatError when its checksum is not the one it has in its header, or naming a tensor with an
     ///         infinity or a NaN
-    void check_data(ThreadPool& pool) const;
+    GPT2_HEAVY void check_data(ThreadPool& pool) const;
 
 private:
-    explicit ConvertedModel(SafetensorsFile file);
+    explicit ConvertedModel(SafetensorsFile file) : file_(std::move(file)) { check(); }
+
+    GPT2_HEAVY void check();
 
     static void require_safetensors(const std::filesystem::path& path);
 
@@ -143,7 +146,7 @@ namespace detail {
 
 } // namespace detail
 
-GPT2_COLD inline ConvertedModel::ConvertedModel(SafetensorsFile file) : file_(std::move(file)) {
+template <class> GPT2_COLD void ConvertedModel::check() {
     check_version();
     config_ = parse_config(metadata("gpt2.config"), file_.name() + ": gpt2.config");
     check_weights();
@@ -289,7 +292,7 @@ inline SelfTest ConvertedModel::self_test() const {
     return test;
 }
 
-GPT2_COLD inline void ConvertedModel::check_data(ThreadPool& pool) const {
+template <class> GPT2_COLD void ConvertedModel::check_data(ThreadPool& pool) const {
     std::array<char, 9> found{};
     std::snprintf(found.data(), found.size(), "%08x", static_cast<unsigned>(detail::crc32(file_.data())));
     if (metadata("gpt2.crc32") != std::string_view(found.data())) {
@@ -307,5 +310,10 @@ GPT2_COLD inline void ConvertedModel::check_data(ThreadPool& pool) const {
         }
     });
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE void ConvertedModel::check<void>();
+GPT2_INSTANCE void ConvertedModel::check_data<void>(ThreadPool&) const;
+#endif
 
 } // namespace gpt2

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/safetensors.hpp"
 #include "gpt2/tokenizer_tables.hpp"
@@ -31,15 +32,7 @@ class ConvertedTokenizer {
 public:
     /// @param file  must outlive the tables
     /// @throws FormatError naming file and tensor, what was expected and what was found
-    [[nodiscard]] static TokenizerTables read(const SafetensorsFile& file) {
-        ConvertedTokenizer reader(file);
-        reader.read_tables();
-        reader.check_tokens();
-        reader.check_specials();
-        reader.check_merges();
-        reader.check_lookup();
-        return reader.tables_;
-    }
+    GPT2_HEAVY [[nodiscard]] static TokenizerTables read(const SafetensorsFile& file);
 
 private:
     static constexpr std::size_t alignment = 64;
@@ -222,5 +215,19 @@ private:
     std::size_t next_ = 0; ///< table to read
     TokenizerTables tables_;
 };
+
+template <class> TokenizerTables ConvertedTokenizer::read(const SafetensorsFile& file) {
+    ConvertedTokenizer reader(file);
+    reader.read_tables();
+    reader.check_tokens();
+    reader.check_specials();
+    reader.check_merges();
+    reader.check_lookup();
+    return reader.tables_;
+}
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE TokenizerTables ConvertedTokenizer::read<void>(const SafetensorsFile&);
+#endif
 
 } // namespace gpt2::detail

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 
 #include <nlohmann/json.hpp>
@@ -78,11 +79,15 @@ private:
 
 /// Parses @p text and tells @p events what is in it. @p reached always points behind what has been read.
 /// Everything that reads JSON comes through here, so that a program holds one copy of the parser.
-GPT2_COLD inline void read_json(std::string_view text, const char*& reached, Json::json_sax_t& events) {
+GPT2_HEAVY GPT2_COLD void read_json(std::string_view text, const char*& reached, Json::json_sax_t& events) {
     reached = text.data();
     Json::sax_parse(JsonCursor(text.data(), &reached), JsonCursor(text.data() + text.size(), &reached),
                     &events);
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE void read_json<void>(std::string_view, const char*&, Json::json_sax_t&);
+#endif
 
 /// Receives the parser's events and builds the document; refuses what the parser itself lets pass:
 /// a key that stands twice in an object, and nesting without limit.

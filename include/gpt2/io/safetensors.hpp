@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/io/json.hpp"
 #include "gpt2/io/mapped_file.hpp"
@@ -182,7 +183,11 @@ private:
         std::map<std::string, std::string, std::less<>> metadata;
     };
 
-    SafetensorsFile(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> memory);
+    SafetensorsFile(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> memory)
+        : state_(parse(bytes, std::move(name), std::move(memory))) {}
+
+    GPT2_HEAVY [[nodiscard]] static std::shared_ptr<const State>
+    parse(std::span<const std::byte> bytes, std::string name, std::shared_ptr<const void> memory);
 
     static std::string_view header_text(std::span<const std::byte> bytes, const std::string& name);
     static TensorInfo read_tensor(const std::string& where, const std::string& tensor,
@@ -197,8 +202,10 @@ private:
     std::shared_ptr<const State> state_;
 };
 
-GPT2_COLD inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> bytes, std::string name,
-                                                  std::shared_ptr<const void> memory) {
+template <class>
+GPT2_COLD std::shared_ptr<const SafetensorsFile::State>
+SafetensorsFile::parse(std::span<const std::byte> bytes, std::string name,
+                       std::shared_ptr<const void> memory) {
     const std::string where = detail::quoted(std::string_view(name), 4096);
     const std::string_view text = header_text(bytes, name);
     const detail::Json json = detail::parse_json(text, name + " (header)", 8);
@@ -225,7 +232,7 @@ GPT2_COLD inline SafetensorsFile::SafetensorsFile(std::span<const std::byte> byt
     state->name = std::move(name);
     state->memory = std::move(memory);
     state->data = data;
-    state_ = std::move(state);
+    return state;
 }
 
 GPT2_COLD inline std::string_view SafetensorsFile::header_text(std::span<const std::byte> bytes,
@@ -363,5 +370,10 @@ GPT2_COLD inline void SafetensorsFile::check_cover(const std::string& where,
                                          " (bytes that belong to no tensor)"));
     }
 }
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE std::shared_ptr<const SafetensorsFile::State>
+    SafetensorsFile::parse<void>(std::span<const std::byte>, std::string, std::shared_ptr<const void>);
+#endif
 
 } // namespace gpt2

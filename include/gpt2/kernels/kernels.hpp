@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/compiled.hpp"
 #include "gpt2/kernels/isa.hpp"
 #include "gpt2/kernels/panel.hpp"
 #include "gpt2/kernels/simd_avx2.hpp"
@@ -117,13 +118,13 @@ namespace gpt2::kernels {
 [[nodiscard]] inline const Kernels& kernels_for([[maybe_unused]] Isa isa) noexcept {
 #if GPT2_X86
     if (isa == Isa::avx512) {
-        return avx512::Table<>::kernels;
+        return avx512::table();
     }
     if (isa == Isa::avx2) {
-        return avx2::Table<>::kernels;
+        return avx2::table();
     }
 #endif
-    return portable::Table<>::kernels;
+    return portable::table();
 }
 
 } // namespace gpt2::kernels

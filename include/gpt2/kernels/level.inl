@@ -19,7 +19,9 @@
 namespace gpt2::kernels::GPT2_LEVEL {
 
 /// A template, so that nothing is instantiated before somebody asks for the level.
-template <class = void> struct Table {
+GPT2_HEAVY [[nodiscard]] const Kernels& table() noexcept;
+
+template <class> const Kernels& table() noexcept {
     static constexpr Kernels kernels = {
         .isa = Isa::GPT2_LEVEL,
         .tiles = tile_sizes,
@@ -30,7 +32,12 @@ template <class = void> struct Table {
         .gelu_tanh = &apply<GeluTanh>,
         .gelu_erf = &apply<GeluErf>,
     };
-};
+    return kernels;
+}
+
+#if defined(GPT2_COMPILED)
+GPT2_INSTANCE const Kernels& table<void>() noexcept;
+#endif
 
 } // namespace gpt2::kernels::GPT2_LEVEL
 
