@@ -91,3 +91,23 @@ configure() {
     mkdir -p "$folder"
     cmake -S "$root" -B "$folder" -G "$(generator)" "$@"
 }
+
+# What gpt2-generate is built from.
+# shellcheck disable=SC2034 # for those who source this
+program_packages=(g++ cmake ninja-build libxsimd-dev nlohmann-json3-dev libcli11-dev)
+
+# Builds gpt2-generate, quietly, and sets $program to its path.
+build_program() {
+    local build=$root/build/quickstart
+    mkdir -p "$root/build"
+    say "building gpt2-generate (in build/quickstart)"
+    if ! {
+        configure "$build" -DCMAKE_BUILD_TYPE=Release -DGPT2_BUILD_TESTS=OFF -DGPT2_BUILD_BENCHMARKS=OFF &&
+            cmake --build "$build" --target gpt2-generate --parallel "$(jobs_)"
+    } >"$build.log" 2>&1; then
+        tail -n 50 "$build.log" >&2
+        die "the build failed; the whole log is build/quickstart.log"
+    fi
+    # shellcheck disable=SC2034 # for those who source this
+    program=$build/examples/gpt2-generate
+}

@@ -119,9 +119,10 @@ template <class T> bool same_bytes(std::span<const T> a, std::span<const T> b) {
 } // namespace
 
 TEST_CASE("a converted model gives the logits of the directory it came from, bit for bit") {
-    for (const auto& [name, type] : {std::pair("tiny-f32.safetensors", WeightType::float32),
+    for (const auto& [file, type] : {std::pair("tiny-f32.safetensors", WeightType::float32),
                                      std::pair("tiny-f16.safetensors", WeightType::float16),
                                      std::pair("tiny-bf16.safetensors", WeightType::bfloat16)}) {
+        const char* const name = file; // CAPTURE makes a lambda, and Clang 14 has no binding in it
         CAPTURE(name);
         const auto expected = logits(Gpt2Model::load(fixture("tiny"), {.weights = type}));
         const auto model = Gpt2Model::load(fixture(name), {.verify = true});
@@ -189,9 +190,10 @@ TEST_CASE("a model outlives its file's name, and its handle the model") {
 }
 
 TEST_CASE("the tokenizer's tables are those that the library builds, byte for byte") {
-    for (const auto& [directory, file] :
+    for (const auto& [source, file] :
          {std::pair("gpt2", fixture("gpt2-vocabulary.safetensors")),
           std::pair("tiny", fixture("tiny-f16.safetensors")), std::pair("novella", gpt2::test::novella())}) {
+        const char* const directory = source;
         CAPTURE(directory);
         const auto owned =
             gpt2::detail::TokenizerBuilder::build(read_file(fixture(directory) / "vocab.json"),
@@ -223,6 +225,10 @@ TEST_CASE("files that are no converted models") {
         {"model.safetensors", "expected a converted model", "is loaded by its directory"});
     check_throws<FormatError>([] { (void)Gpt2Model::load(fixture("tiny") / "config.json"); },
                               {"config.json\"", "is loaded by its directory", "/tiny\")"});
+    check_throws<FormatError>([] { (void)Tokenizer::load(fixture("tiny") / "vocab.json"); },
+                              {"vocab.json\"", "is loaded by its directory", "/tiny\")"});
+    check_throws<FormatError>([] { (void)Tokenizer::load(fixture("tiny") / "model.safetensors"); },
+                              {"model.safetensors", "expected a converted model"});
     check_throws<gpt2::FileError>(
         [] { (void)Gpt2Model::load(fixture("nothing")); },
         {"nothing\"", "the file of a converted model, or a directory", "No such file"});
@@ -290,7 +296,7 @@ TEST_CASE("data that are damaged") {
     const auto good = damaged.bytes();
     CHECK(Gpt2Model::load(good.flat(), {.verify = true}).config().n_embd == 40);
     auto flipped = good.clone();
-    flipped.data()[flipped.size() - 5000] ^= std::byte{1};
+    flipped.data()[flipped.size() - damaged.data.size() + 100] ^= std::byte{1}; // of wte
     check_throws<FormatError>([&] { (void)Gpt2Model::load(flipped.flat(), {.verify = true}); },
                               {"checksum", "gpt2.crc32", "damaged"});
 
@@ -365,6 +371,34 @@ TEST_CASE("tables of the tokenizer that would lead outside of them, or nowhere")
         }
     }
     wrong.refused({"tokenizer.short_tokens", "ids below 260"});
+    File other;
+    for (std::size_t i = 0; i < size; ++i) {
+        if (other.get<std::uint32_t>("tokenizer.short_tokens", 4 * i + 2) == 259) { // "the"
+            other.set("tokenizer.short_tokens", 4 * i + 1, 1u);
+        }
+    }
+    other.refused({"tokenizer.short_tokens", "the bytes of token 259"});
+    File hidden; // no piece of less than 2 GiB compares with it, but longer ones do
+    hidden.set("tokenizer.long_tokens", 0, 260u);
+    hidden.set("tokenizer.long_tokens", 2, gpt2::detail::not_encoded | 16);
+    hidden.set("tokenizer.long_tokens", 3, gpt2::detail::no_token);
+    hidden.refused({"tokenizer.long_tokens", "ids below 260"});
+}
+
+TEST_CASE("a piece as long as a number in a table says is compared with what is there") {
+    const std::string piece(1000, 'x');
+    const std::string bytes =
+        gpt2::detail::concat('x', piece.substr(0, 9), std::string(gpt2::detail::token_padding, '\0'));
+    const std::array<std::uint32_t, 2> ends{1, 10};
+    const gpt2::detail::Piece whole{piece.data(), piece.size(), piece.size()};
+    std::array<gpt2::detail::LongToken, 2> slots;
+    slots.fill({1, static_cast<std::uint32_t>(whole.long_hash()), 1000}); // of token 1, which has 9 bytes
+    slots[1 - gpt2::detail::first_slot(whole.long_hash(), 2)] = {};
+    gpt2::detail::TokenizerTables tables;
+    tables.token_ends = ends;
+    tables.token_bytes = bytes;
+    tables.long_tokens = slots;
+    CHECK(tables.whole_token(whole) == gpt2::detail::no_token);
 }
 
 #if defined(__linux__)

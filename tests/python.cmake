@@ -19,3 +19,13 @@ function(gpt2_require_python)
     message(FATAL_ERROR "gpt2: the tests need Python 3.9 with numpy (apt-get install python3-numpy); "
                         "GPT2_PYTHON names an interpreter, GPT2_BUILD_TESTS=OFF does without tests")
 endfunction()
+
+# gpt2_has_pytest(<variable>): whether that Python has pytest.
+function(gpt2_has_pytest variable)
+    execute_process(COMMAND "${GPT2_PYTHON}" -c "import pytest" OUTPUT_QUIET ERROR_QUIET RESULT_VARIABLE status)
+    if(status EQUAL 0)
+        set(${variable} ON PARENT_SCOPE)
+    else()
+        set(${variable} OFF PARENT_SCOPE)
+    endif()
+endfunction()

@@ -142,8 +142,13 @@ def header(table):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("folder", nargs="?", type=pathlib.Path, default=pathlib.Path("/usr/share/unicode"),
-                        help="holds UnicodeData.txt and PropList.txt (default: %(default)s)")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=pathlib.Path,
+        default=pathlib.Path("/usr/share/unicode"),
+        help="holds UnicodeData.txt and PropList.txt (default: %(default)s)",
+    )
     parser.add_argument("--output", type=pathlib.Path, default=HEADER, help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="compare with the header instead of writing it")
     arguments = parser.parse_args()

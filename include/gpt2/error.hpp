@@ -71,10 +71,7 @@ public:
     MessagePart(char c) noexcept : digits_{c}, text_(digits_.data(), 1) {}
     template <class Number>
     requires std::is_arithmetic_v<Number> MessagePart(Number value)
-    noexcept {
-        const auto end = std::to_chars(digits_.data(), digits_.data() + digits_.size(), value).ptr;
-        text_ = {digits_.data(), static_cast<std::size_t>(end - digits_.data())};
-    }
+    noexcept { print(value); }
     // NOLINTEND(google-explicit-constructor)
     MessagePart(const MessagePart&) = delete; // text_ may point into digits_
     MessagePart& operator=(const MessagePart&) = delete;

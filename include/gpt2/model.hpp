@@ -34,7 +34,7 @@ struct LoadOptions {
     std::optional<WeightType> weights{};
     /// The kernels to use; by default those of environment variable GPT2_ISA, else the best there are.
     std::optional<Isa> isa{};
-    std::shared_ptr<ThreadPool> pool{}; ///< that packs the weights; null: the process-wide one
+    std::shared_ptr<ThreadPool> pool{}; ///< that packs or verifies; null: the process-wide one
     bool verify = false;                ///< calls Gpt2Model::verify() before the model is handed out
 };
 
@@ -50,13 +50,11 @@ struct Verification {
 class Gpt2Model {
 public:
     /// Loads a model from one of
-    /// - the file of a converted model (tools/convert_weights.py makes it). It is mapped, and its weights are
-    /// used
-    ///   where they lie: nothing is copied, and processes that load the same file share its memory. Who
-    ///   converts weights to another format by LoadOptions::weights has them copied.
-    /// - a Hugging Face directory: `config.json`, `model.safetensors` (or shards with an index), `vocab.json`
-    /// and
-    ///   `merges.txt`. The weights are packed into memory; the files are not needed after.
+    /// - the file of a converted model (tools/convert_weights.py makes it). It is mapped, and its weights
+    ///   are used where they lie: nothing is copied, and processes that load the same file share its
+    ///   memory. Weights that LoadOptions::weights asks for in another format are converted into memory.
+    /// - a Hugging Face directory: `config.json`, `model.safetensors` (or shards with an index),
+    ///   `vocab.json` and `merges.txt`. The weights are packed into memory; the files are not needed after.
     ///
     /// A file that somebody truncates or overwrites in place, while it is being loaded or mapped, is outside
     /// what can be handled; replacing it by rename is safe.
@@ -73,8 +71,7 @@ public:
 
     /// Loads the file of a converted model from memory, such as an asset that is linked into the program.
     /// @param file  used in place if it begins at a multiple of 64 bytes, else copied. In place, it must
-    /// outlive all
-    ///              handles and sessions of the model.
+    ///              outlive all handles and sessions of the model, and copies of its tokenizer.
     /// @throws as load(path); messages call the file "memory"
     [[nodiscard]] static Gpt2Model load(std::span<const std::byte> file, const LoadOptions& options = {}) {
         return from_converted(ConvertedModel::from_bytes(file, "memory"), options);
@@ -85,6 +82,7 @@ public:
     /// The weights of a Hugging Face directory are known to be finite since they were loaded, and there is no
     /// more.
     /// @throws FormatError   when the file is damaged or the logits are others
+    /// @throws NumericError  when a number leaves the finite ones on the way
     /// @throws OptionError   when the weights were converted to another format than the file's
     Verification verify(const std::shared_ptr<ThreadPool>& pool = nullptr) const;
 

@@ -7,11 +7,11 @@
 #include "gpt2/tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <memory>
-#include <optional>
+#include <span>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -48,7 +48,7 @@ template <class Body> decltype(auto) with_weight_type(WeightType type, Body&& bo
     return body(float{});
 }
 
-/// The type of a checkpoint's tensor; Checkpoint has made sure that it is one of these.
+/// The type of a tensor that a Checkpoint or a ConvertedModel has made sure to be one of these.
 [[nodiscard]] inline WeightType weight_type_of(Dtype dtype) noexcept {
     return dtype == Dtype::F16 ? WeightType::float16
                                : (dtype == Dtype::BF16 ? WeightType::bfloat16 : WeightType::float32);

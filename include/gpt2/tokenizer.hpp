@@ -5,6 +5,7 @@
 #include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/io/converted_file.hpp"
 #include "gpt2/io/converted_tokenizer.hpp"
 #include "gpt2/io/mapped_file.hpp"
 #include "gpt2/io/safetensors.hpp"
@@ -59,10 +60,12 @@ public:
     /// @throws FileError when one of them cannot be read
     /// @throws FormatError naming file, line or token: not JSON; ids other than 0 to V - 1, each once; a
     ///         token twice; no token for some byte; a merge whose parts or product are not in the vocabulary;
-    ///         a merge twice
+    ///         a merge twice. Of a converted model: naming file and tensor; another version of the format
     [[nodiscard]] static Tokenizer load(const std::filesystem::path& path) {
         if (detail::is_file(path)) {
-            return of_converted(SafetensorsFile::open(path));
+            const SafetensorsFile file = detail::open_converted(path);
+            detail::check_converted_version(file);
+            return of_converted(file);
         }
         const MappedFile vocab = MappedFile::open(path / "vocab.json");
         const MappedFile merges = MappedFile::open(path / "merges.txt");
@@ -70,7 +73,7 @@ public:
             vocab.text(), merges.text(), detail::path_text(vocab.path()), detail::path_text(merges.path())));
     }
 
-    /// The tokenizer of a converted model, used where it lies in the file.
+    /// The tokenizer of a converted model, used where it lies in the file, whose version has been checked.
     /// @throws FormatError as load()
     [[nodiscard]] static Tokenizer of_converted(const SafetensorsFile& file) {
         return Tokenizer(std::make_shared<const State>(detail::ConvertedTokenizer::read(file), file.owner()));

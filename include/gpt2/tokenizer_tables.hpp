@@ -49,7 +49,7 @@ struct MergePair {
 inline constexpr std::size_t max_short_token = 8;
 /// Bytes behind the last token's that may be read, so that short tokens can be copied at one stroke.
 inline constexpr std::size_t token_padding = 16;
-/// Greater than the size of any token.
+/// Greater than the size of any token, but not than that of every piece of a text.
 inline constexpr std::uint32_t not_encoded = 0x80000000u;
 
 /// Two multiplications and a shift: every bit of the key reaches the upper half of the result, from
@@ -184,8 +184,9 @@ private:
             if (entry.id == no_token) {
                 return no_token;
             }
+            // The second test has the token's own size: a piece may be as long as not_encoded.
             if (entry.hash == static_cast<std::uint32_t>(hash) && entry.size == piece.size &&
-                std::memcmp(token(entry.id).data(), piece.begin, piece.size) == 0) {
+                token(entry.id) == std::string_view(piece.begin, piece.size)) {
                 return entry.id;
             }
         }

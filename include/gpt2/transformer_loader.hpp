@@ -57,9 +57,8 @@ template <class Weights>
 /// The weights of a converted model, where they lie in its file.
 class ConvertedWeights {
 public:
-    /// @param type  the format of all weight matrices; those that have another are converted into memory of
-    /// their
-    ///              own
+    /// @param type  the format of all weight matrices; those that have another are converted into memory
+    ///              of their own
     ConvertedWeights(const ConvertedModel& model, std::optional<WeightType> type, ThreadPool& pool)
         : model_(model), type_(type), pool_(pool) {}
 

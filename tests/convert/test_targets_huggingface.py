@@ -16,7 +16,7 @@ import tiny_model
 from gpt2_convert.errors import ConvertError
 from gpt2_convert.safetensors_writer import SafetensorsWriter
 from gpt2_convert.targets.huggingface import write_directory
-from gpt2_convert.tensors import from_float
+from gpt2_convert.tensors import from_float32
 
 CONFIG = tiny_model.config()
 WEIGHTS = tiny_model.arrays(CONFIG)
@@ -107,7 +107,7 @@ def test_all_weights_in_one_type(tmp_path, dtype, name):
     tensors, _ = read_safetensors(out / "model.safetensors")
     assert json.loads((out / "config.json").read_text())["torch_dtype"] == name
     for key, array in WEIGHTS.items():
-        assert tensors[key] == (dtype, list(array.shape), from_float(array, dtype).tobytes())
+        assert tensors[key] == (dtype, list(array.shape), from_float32(array, dtype).tobytes())
 
 
 def test_a_separate_head(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt2_convert import checkpoint
 from gpt2_convert.source_model import SourceModel
-from gpt2_convert.tensors import from_float, of_array
+from gpt2_convert.tensors import from_float32, of_array
 from gpt2_convert.tokenizer_tables import BYTE_CHARACTERS
 
 N_LAYER, N_HEAD, N_EMBD, N_POSITIONS = 2, 2, 8, 6
@@ -57,7 +57,7 @@ def checked(
     sources = {}
     for name, array in weights.items():
         dtype = (dtypes or {}).get(name, "F32")
-        kept = array.astype(np.float64) if dtype == "F64" else from_float(array, dtype)
+        kept = array.astype(np.float64) if dtype == "F64" else from_float32(array, dtype)
         sources[name] = of_array(name, kept, "weights", dtype)
     source = SourceModel("test", values, "config.json", sources, VOCAB_JSON, MERGES_TXT, files or [])
     return checkpoint.check(source)

@@ -18,8 +18,8 @@ MAX_EXTENT = 1 << 20
 MAX_LAYERS = 4096
 DEFAULT_SPECIAL_TOKEN = 50256  #: what transformers' GPT2Config writes where nobody chose a token
 
-#: Names of activations and what they are called here. gelu_pytorch_tanh and gelu_fast are other ways to compute
-#: gelu_new (transformers, activations.py).
+#: Names of activations and what they are called here. gelu_pytorch_tanh and gelu_fast are other ways to
+#: compute gelu_new (transformers, activations.py).
 ACTIVATIONS = {
     "gelu_new": "gelu_new",
     "gelu_pytorch_tanh": "gelu_new",
@@ -167,7 +167,7 @@ def expected_shapes(config: ModelConfig, separate_head: bool) -> dict[str, tuple
 
 
 def is_matrix(name: str) -> bool:
-    """Whether a tensor is the matrix of a product, the kind that is stored in panels and rounded to --dtype."""
+    """Whether a tensor is the matrix of a product, which is stored in panels and rounded to --dtype."""
     return name.endswith(
         (
             ".c_attn.weight",
@@ -250,13 +250,14 @@ def _plain_names(source: SourceModel, config: ModelConfig) -> Iterator[tuple[str
 
 
 def _require_copy(head: TensorSource, wte: TensorSource, config_name: str) -> None:
-    """A head beside tied embeddings has no agreed meaning unless it is the same: transformers 4 replaces it by
-    wte, transformers 5 uses it."""
+    """A head beside tied embeddings has no agreed meaning unless it is the same: transformers 4 replaces it
+    by wte, transformers 5 uses it."""
     if head.dtype == wte.dtype:
         a, b = head.read(), wte.read()
-        if np.array_equal(a.view(np.uint8), b.view(np.uint8)):
+        bits = f"u{a.itemsize}"
+        if np.array_equal(a.view(bits), b.view(bits)):
             return
     raise ConvertError(
-        f'"{head.where}": tensor "lm_head.weight": expected a copy of "wte.weight", because "{config_name}" ties '
-        'them, found other weights ("tie_word_embeddings": false there makes it the output head)'
+        f'"{head.where}": tensor "lm_head.weight": expected a copy of "wte.weight", because "{config_name}" '
+        'ties them, found other weights ("tie_word_embeddings": false there makes it the output head)'
     )

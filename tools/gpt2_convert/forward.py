@@ -2,10 +2,11 @@
 """GPT-2 in float64, one matrix at a time, and how far float32 arithmetic may be from it.
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, and the original code
-(openai/gpt-2, src/model.py). Beside each number goes the variance of the error that float32 arithmetic makes in
-it: one rounding errs by at most u |result|, u = 2^-24, taken as uniform and independent, and through an operation
-variances go by its derivatives (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", SIAM J.
-Sci. Comput. 41, 2019). The library computes in the same order: chains of fused multiply-adds over the inputs.
+(openai/gpt-2, src/model.py). Beside each number goes the variance of the error that float32 arithmetic makes
+in it: one rounding errs by at most u |result|, u = 2^-24, taken as uniform and independent, and through an
+operation variances go by its derivatives (Higham and Mary, "A New Approach to Probabilistic Rounding Error
+Analysis", SIAM J. Sci. Comput. 41, 2019). The library computes in the same order: chains of fused
+multiply-adds over the inputs.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def product(x: Estimate, weight: Stored, start: Doubles) -> Estimate:
     """start + x W for W [in, out]. Each output is a chain of multiply-adds, and each partial sum is rounded.
 
     Partial sums are looked at once in BLOCK inputs. In between they are taken to run straight, with the
-    fluctuation of a bridge of independent steps: the mean square from a to b is (a^2 + ab + b^2) / 3, plus a sixth
-    of the sum of the steps' squares.
+    fluctuation of a bridge of independent steps: the mean square from a to b is (a^2 + ab + b^2) / 3, plus a
+    sixth of the sum of the steps' squares.
     """
     sums, variance = start, np.zeros(1)
     for begin in range(0, len(weight), BLOCK):
@@ -58,7 +59,7 @@ def product(x: Estimate, weight: Stored, start: Doubles) -> Estimate:
 
 
 def layer_norm(x: Estimate, gain: Doubles, bias: Doubles, epsilon: float) -> Estimate:
-    """(x - mean) / sqrt(variance + epsilon) * gain + bias (Ba, Kiros and Hinton, 2016). Sums run in 16 lanes."""
+    """(x - mean) / sqrt(variance + epsilon) * gain + bias (Ba, Kiros, Hinton, 2016). Sums run in 16 lanes."""
     n = x.value.shape[1]
     additions = n / 16 + 5
     mean = x.value.mean(axis=1, keepdims=True)
@@ -110,7 +111,7 @@ def attention(qkv: Estimate, n_head: int, scale: float) -> Estimate:
     q, dq = scale * q, scale**2 * dq + 4 * ROUNDING * (scale * q) ** 2
     causal = np.tril(np.ones((rows, rows), bool))
     score = q @ k.transpose(0, 2, 1)
-    # A chain's partial sums are below the sum of the magnitudes, mostly far below: a random walk's mean square.
+    # A chain's partial sums are below the sum of the magnitudes, mostly far: a random walk's mean square.
     walk = (q**2) @ (k**2).transpose(0, 2, 1) * (q.shape[2] / 2) + q.shape[2] / 3 * score**2
     error = dq @ (k**2).transpose(0, 2, 1) + (q**2) @ dk.transpose(0, 2, 1) + ROUNDING * walk
     below = np.where(causal, score - np.where(causal, score, -np.inf).max(axis=2, keepdims=True), -np.inf)
@@ -136,8 +137,9 @@ def logits(
 ) -> Estimate:
     """The logits [1, V] after the last token.
 
-    weights gives a tensor by its name, linear ones [in, out] and embeddings [out, in]. It is asked in the order
-    of checkpoint.expected_shapes(), once for each and, where it is the head too, again for wte.weight at the end.
+    weights gives a tensor by its name, linear ones [in, out] and embeddings [out, in]. It is asked in the
+    order of checkpoint.expected_shapes(), once for each, and at the end again for wte.weight where it is the
+    head too.
     """
 
     def vector(name: str) -> Doubles:

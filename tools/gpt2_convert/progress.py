@@ -12,8 +12,15 @@ REDRAW_SECONDS = 0.1  #: least time between two states of the line on a terminal
 LINE_SECONDS = 2.0  #: least time between two lines elsewhere, and
 LINE_PERCENT = 10.0  #: least advance,
 SILENCE_SECONDS = 30.0  #: unless nothing has been said for so long
+RATE_SECONDS = 0.1  #: least time that a speed can be told from
 
-_BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+BYTE_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
+
+
+def size_text(n: int) -> str:
+    """A number of bytes in the unit that suits it."""
+    scale, unit = next(pair for pair in BYTE_UNITS if n >= pair[0] or pair[0] == 1.0)
+    return f"{n} B" if scale == 1.0 else f"{n / scale:.1f} {unit}"
 
 
 class Progress:
@@ -40,7 +47,7 @@ class Progress:
         self._terminal = not quiet and self._stream.isatty()
         self._scale, self._name = 1.0, unit
         if unit == "B":
-            self._scale, self._name = next(pair for pair in _BYTE_UNITS if total >= pair[0] or pair[0] == 1.0)
+            self._scale, self._name = next(pair for pair in BYTE_UNITS if total >= pair[0] or pair[0] == 1.0)
         self._first: tuple[float, int] | None = None  # time and amount at the first update: a resumed
         self._said = (clock(), 0)  # download must not count what it found as its own speed
         self._done = 0
@@ -99,7 +106,7 @@ class Progress:
         percent = 100 * self._done // self._total if self._total else 100
         amounts = f"{self._amount(self._done)}/{self._amount(self._total)} {self._name}"
         line = f"{self._label}: {percent:3d} %  {amounts}"
-        if self._first is not None and now > self._first[0]:
+        if self._first is not None and now - self._first[0] >= RATE_SECONDS:
             rate = (self._done - self._first[1]) / (now - self._first[0]) / self._scale
             line += f"  {rate:.1f} {self._name}/s"
         return line

@@ -9,6 +9,8 @@ from typing import Any
 
 from .tensors import TensorSource
 
+END_OF_TEXT = "<|endoftext|>"  #: the token of GPT-2's vocabulary that stands between texts
+
 
 @dataclass
 class SourceModel:

@@ -38,10 +38,10 @@ ELEMENT_TYPES: dict[str, np.dtype[np.generic]] = {
     "BOOL": np.dtype("?"),
 }
 
-#: Magnitudes from here on become infinite when they are rounded to the type: the largest number and half a step.
+#: Magnitudes from here on become infinite when rounded to the type: the largest number and half a step.
 LIMITS: dict[str, float] = {
     "F64": float("inf"),
-    "F32": 2.0**128 - 2.0**103,
+    "F32": float("inf"),
     "F16": 65520.0,
     "BF16": 2.0**128 - 2.0**119,
 }
@@ -76,24 +76,32 @@ class TensorSource:
         return array
 
     def read_as(self, dtype: str) -> Array:
-        """The weights in another type. What is not finite, or too large for it, is an error."""
+        """The weights in another type, from F64 by way of float32.
+
+        Those that are not finite, or too large for the type, are an error.
+        """
         array = np.ascontiguousarray(self.read())
-        result = array if dtype == self.dtype else np.empty(array.shape, NUMPY_TYPES[dtype])
+        same = dtype == self.dtype
+        result = array if same else np.empty(array.shape, NUMPY_TYPES[dtype])
         for index, (found, converted) in enumerate(zip(_blocks(array), _blocks(result))):
-            if not _largest_magnitude(found, self.dtype) < LIMITS[dtype]:  # false for NaN
-                raise self._unusable(_floats(found, self.dtype), dtype, index * BLOCK)
-            if result is not array:
-                converted[:] = from_float(_floats(found, self.dtype), dtype)
+            values, kind = (found, dtype) if same else (to_float32(found, self.dtype), "F32")
+            if not _largest_magnitude(values, kind) < LIMITS[dtype]:  # false for NaN
+                raise self._unusable(found, dtype, index * BLOCK)
+            if not same:
+                converted[:] = from_float32(values, dtype)
         return result
 
-    def _unusable(self, values: Array, dtype: str, position: int) -> ConvertError:
-        """position: of the first of the values."""
-        at = int(np.argmin(np.abs(values.astype(np.float64)) < LIMITS[dtype]))
+    def _unusable(self, found: Array, dtype: str, position: int) -> ConvertError:
+        """position: of the first of the elements that were found."""
+        with np.errstate(invalid="ignore"):
+            values = Stored(found, self.dtype).float64()
+            narrow = values if dtype == "F64" else to_float32(values, "F64").astype(np.float64)
+        at = int(np.argmin(np.abs(narrow) < LIMITS[dtype]))
         what = f'"{self.where}": tensor "{self.name}", shape {list(self.shape)}: expected'
-        found = f"found {values[at]:g} at element {position + at}"
+        where = f"found {values[at]:g} at element {position + at}"
         if not np.isfinite(values[at]):
-            return ConvertError(f"{what} finite weights, {found}")
-        return ConvertError(f"{what} weights within the range of {dtype}, {found} (choose another --dtype)")
+            return ConvertError(f"{what} finite weights, {where}")
+        return ConvertError(f"{what} weights within the range of {dtype}, {where} (choose another --dtype)")
 
     def renamed(self, name: str) -> TensorSource:
         return replace(self, name=name)
@@ -136,7 +144,8 @@ class Stored:
         return Stored(self.elements.T, self.dtype)
 
     def float64(self) -> Doubles:
-        return _floats(self.elements, self.dtype).astype(np.float64)
+        elements = to_float32(self.elements, self.dtype) if self.dtype == "BF16" else self.elements
+        return elements.astype(np.float64)
 
 
 def _blocks(array: Array) -> Iterator[Array]:
@@ -163,13 +172,13 @@ def to_float32(array: Array, dtype: str) -> Floats:
     if dtype == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+        return array.astype(np.float32, copy=False)
 
 
-def from_float(values: Array, dtype: str) -> Array:
-    """Rounds float32 or float64 to a type, to nearest and ties to even. Too large a value becomes infinite."""
+def from_float32(values: Array, dtype: str) -> Array:
+    """Rounds float32 to a type, to nearest, ties to even. Too large a value becomes infinite."""
     if dtype == "BF16":
-        bits = to_float32(np.ascontiguousarray(values), "F32").view(np.uint32)
+        bits = np.ascontiguousarray(values).view(np.uint32)
         return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     with np.errstate(over="ignore"):
         return values.astype(NUMPY_TYPES[dtype])

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The tokenizer's tables, as the library uses them in place.
 
-They are specified in docs/model-format.md, and made here as TokenizerBuilder does it in the library: same tables,
-byte for byte, from the same vocab.json and merges.txt.
+They are specified in docs/model-format.md, and made here as TokenizerBuilder does it in the library: same
+tables, byte for byte, from the same vocab.json and merges.txt.
 """
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from . import json_text
 from .errors import ConvertError
+from .messages import quoted, shown
 
 NO_TOKEN = 0xFFFFFFFF  #: in the place of a token: there is none
 NO_RANK = 0xFFFFFFFF  #: in the place of a rank: the slot is free
@@ -27,7 +29,7 @@ Table = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def _byte_characters() -> list[str]:
-    """The character of each byte: itself where it prints, else U+0100 and up (openai/gpt-2, src/encoder.py)."""
+    """The character of each byte: itself where it prints, else from U+0100 (openai/gpt-2, src/encoder.py)."""
     table, following = [], 256
     for byte in range(256):
         prints = ord("!") <= byte <= ord("~") or (byte >= 0xA1 and byte != 0xAD)
@@ -56,45 +58,51 @@ def read_vocabulary(vocab_json: bytes, name: str) -> list[str]:
     """The spellings of all tokens, by id. The ids must be 0 to V - 1."""
     vocabulary = json_text.parse(vocab_json, name)
     if not isinstance(vocabulary, dict):
-        raise ConvertError(f'"{name}": expected a JSON object of tokens and their ids')
+        raise ConvertError(
+            f'"{name}": expected a JSON object of tokens and their ids, found {shown(vocabulary)}'
+        )
     spellings: list[str | None] = [None] * len(vocabulary)
     for token, index in vocabulary.items():
+        if not 0 < len(token.encode("utf-8")) <= MAX_TOKEN_SIZE:
+            raise ConvertError(
+                f'"{name}": expected tokens of 1 to {MAX_TOKEN_SIZE} bytes, found {quoted(token)}'
+            )
         if type(index) is not int or not 0 <= index < len(spellings):
             raise ConvertError(
                 f'"{name}": expected {len(spellings)} tokens to have the ids 0 to {len(spellings) - 1}, '
-                f'found token "{token}" with id {index}'
+                f"found token {quoted(token)} with id {shown(index)}"
             )
-        if spellings[index] is not None:
+        other = spellings[index]
+        if other is not None:
             raise ConvertError(
-                f'"{name}": expected every id once, found {index} for "{spellings[index]}" and for "{token}"'
+                f'"{name}": expected every id once, found {index} for {quoted(other)} and for {quoted(token)}'
             )
-        if not 0 < len(token.encode("utf-8", "surrogatepass")) <= MAX_TOKEN_SIZE:
-            raise ConvertError(f'"{name}": expected tokens of 1 to {MAX_TOKEN_SIZE} bytes, found id {index}')
         spellings[index] = token
     return [token for token in spellings if token is not None]
 
 
-def read_merges(merges_txt: bytes, name: str) -> list[tuple[bytes, bytes]]:
-    """The merges in the order of their ranks, as bytes."""
+def read_merges(merges_txt: bytes, name: str) -> tuple[list[tuple[bytes, bytes]], int]:
+    """The merges in the order of their ranks, as bytes, and the line that the first one is in."""
     try:
         lines = merges_txt.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        raise ConvertError(f'"{name}": expected UTF-8, found other bytes at {error.start}') from None
+        at = 1 + merges_txt.count(b"\n", 0, error.start)
+        raise ConvertError(f'"{name}": line {at}: expected UTF-8, found other bytes') from None
     lines = [line[:-1] if line.endswith("\r") else line for line in lines]
-    first = 1 if lines[0].startswith("#version") else 0
+    first = 2 if lines[0].startswith("#version") else 1
     while lines and not lines[-1]:
         lines.pop()
     merges = []
-    for number, line in enumerate(lines[first:], first + 1):
-        left, space, right = line.partition(" ")
+    for number, line in enumerate(lines[first - 1 :], first):
+        left, _, right = line.partition(" ")
         parts = unspell(left), unspell(right)
-        if not left or not right or not space or parts[0] is None or parts[1] is None:
+        if not parts[0] or not parts[1]:
             raise ConvertError(
                 f'"{name}": line {number}: expected two tokens, spelled in the characters of byte-level '
-                f'vocabularies, with one space between them, found "{line}"'
+                f"vocabularies, with one space between them, found {quoted(line)}"
             )
         merges.append((parts[0], parts[1]))
-    return merges
+    return merges, first
 
 
 def _mix_bits(key: int) -> int:
@@ -141,20 +149,17 @@ class TokenizerTables:
         """name: of the place that the files come from, for messages."""
         self._vocab_name, self._merges_name = f"{name}: vocab.json", f"{name}: merges.txt"
         self.spellings = read_vocabulary(vocab_json, self._vocab_name)
-        self.merges = read_merges(merges_txt, self._merges_name)
-        self._index_tokens()
+        self.merges, self._first_line = read_merges(merges_txt, self._merges_name)
+        self._bytes = [unspell(token) for token in self.spellings]
+        self._ids = {token: index for index, token in enumerate(self._bytes) if token is not None}
         self._index_merges()
         self.tokens = [
-            self._spelling_bytes(token) if special else self._bytes[index] or b""
+            token.encode("utf-8") if special else self._bytes[index] or b""
             for index, (token, special) in enumerate(zip(self.spellings, self.is_special))
         ]
 
     def __len__(self) -> int:
         return len(self.spellings)
-
-    def token_id(self, name: str) -> int | None:
-        """The id of a token by its spelling."""
-        return next((index for index, token in enumerate(self.spellings) if token == name), None)
 
     def tables(self) -> dict[str, Table]:
         """The tables by name. Every one is an array of one dimension."""
@@ -176,22 +181,6 @@ class TokenizerTables:
             "pair_filter": pair_filter,
         }
 
-    @staticmethod
-    def _spelling_bytes(spelling: str) -> bytes:
-        return spelling.encode("utf-8", "surrogatepass")
-
-    def _index_tokens(self) -> None:
-        self._bytes = [unspell(token) for token in self.spellings]
-        self._ids: dict[bytes, int] = {}
-        for index, token in enumerate(self._bytes):
-            if token is not None:
-                if token in self._ids:
-                    raise ConvertError(
-                        f'"{self._vocab_name}": expected every token once, found "{self.spellings[index]}" with the '
-                        f"ids {self._ids[token]} and {index}"
-                    )
-                self._ids[token] = index
-
     def _index_merges(self) -> None:
         self.is_special = [1] * len(self.spellings)
         self.byte_tokens = []
@@ -210,24 +199,31 @@ class TokenizerTables:
         self.ranks: dict[tuple[int, int], int] = {}
         for rank, (left, right) in enumerate(self.merges):
             pair = self._merge_id(rank, left), self._merge_id(rank, right)
-            if self.is_special[pair[0]] or self.is_special[pair[1]]:
-                self._fail_merge(rank, "expected single bytes or products of merges, found another token in")
+            for index in pair:
+                if self.is_special[index]:
+                    raise self._merge_error(
+                        rank,
+                        f"single bytes or products of merges, found {quoted(self.spellings[index])}, "
+                        "which is neither",
+                    )
             if pair in self.ranks:
-                self._fail_merge(rank, "expected every merge once, found again")
+                again = f"{spell(left)} {spell(right)}"
+                first = self._first_line + self.ranks[pair]
+                raise self._merge_error(
+                    rank, f"every merge once, found {quoted(again)} again (first in line {first})"
+                )
             self.ranks[pair] = rank
 
     def _merge_id(self, rank: int, token: bytes) -> int:
         index = self._ids.get(token)
         if index is None:
-            self._fail_merge(rank, f'expected tokens of the vocabulary, found "{spell(token)}" in')
-        assert index is not None
+            raise self._merge_error(
+                rank, f"tokens of the vocabulary, found {quoted(spell(token))}, which is not in it"
+            )
         return index
 
-    def _fail_merge(self, rank: int, reason: str) -> None:
-        left, right = self.merges[rank]
-        raise ConvertError(
-            f'"{self._merges_name}": merge {rank + 1}: {reason} "{spell(left)} {spell(right)}"'
-        )
+    def _merge_error(self, rank: int, expected: str) -> ConvertError:
+        return ConvertError(f'"{self._merges_name}": line {self._first_line + rank}: expected {expected}')
 
     def _whole_tokens(self) -> list[bool]:
         """Which tokens byte-pair encoding makes of their own bytes."""
@@ -239,20 +235,15 @@ class TokenizerTables:
     def _encode(self, piece: bytes) -> list[int]:
         """Byte-pair encoding: the neighbours of lowest rank merge, everywhere, until none do."""
         tokens = [self.byte_tokens[byte] for byte in piece]
+        best = -1
         while True:
-            ranks = [self.ranks.get(pair, NO_RANK) for pair in zip(tokens, tokens[1:])]
-            best = min(ranks, default=NO_RANK)
-            if best == NO_RANK:
-                return tokens
-            merged, at = [], 0
-            while at < len(tokens):
-                if at < len(ranks) and ranks[at] == best:
-                    merged.append(self.products[best])
-                    at += 2
-                else:
-                    merged.append(tokens[at])
-                    at += 1
-            tokens = merged
+            ranks: list[int] = list(map(self.ranks.get, zip(tokens, tokens[1:]), repeat(NO_RANK)))
+            if best not in ranks:
+                best = min(ranks, default=NO_RANK)
+                if best == NO_RANK:
+                    return tokens
+            at = ranks.index(best)
+            tokens[at : at + 2] = [self.products[best]]
 
     def _encoded_tokens(self, short: bool) -> list[tuple[int, bytes]]:
         return [
@@ -264,7 +255,7 @@ class TokenizerTables:
     def _slots(self, short: bool) -> int:
         """Tokens that are not spelled in the alphabet are in no table, but counted."""
         sizes = (
-            len(token if token is not None else self._spelling_bytes(spelling))
+            len(token if token is not None else spelling.encode("utf-8"))
             for token, spelling in zip(self._bytes, self.spellings)
         )
         return slots_for(sum((size <= MAX_SHORT_TOKEN) == short for size in sizes))

@@ -194,7 +194,7 @@ template <class> GPT2_COLD Checkpoint Checkpoint::open_directory(const std::file
     std::string found = "neither";
     for (const char* other : {"pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"}) {
         if (std::filesystem::exists(directory / other, ignored)) {
-            found = detail::concat(other, ", which has to be converted to safetensors first");
+            found = detail::concat(other, ", to be converted by tools/convert_weights.py");
             break;
         }
     }

@@ -6,6 +6,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
 #include "gpt2/io/config_json.hpp"
+#include "gpt2/io/converted_file.hpp"
 #include "gpt2/io/converted_tokenizer.hpp"
 #include "gpt2/io/crc32.hpp"
 #include "gpt2/io/safetensors.hpp"
@@ -39,7 +40,7 @@ namespace gpt2 {
 /// Token ids, and the logits that a float64 computation gives after the last of them.
 struct SelfTest {
     std::vector<TokenId> tokens;
-    std::span<const float> logits; ///< [V], inside the file
+    std::span<const float> logits; ///< [V], inside the file: valid as long as the ConvertedModel or a copy
     float bound = 0.0f;            ///< of the difference that float32 arithmetic may make
 };
 
@@ -53,8 +54,7 @@ public:
     /// Maps a file.
     /// @throws FileError, FormatError  naming file, key or tensor, what was expected and what was found
     [[nodiscard]] static ConvertedModel open(const std::filesystem::path& path) {
-        require_safetensors(path);
-        return ConvertedModel(SafetensorsFile::open(path));
+        return ConvertedModel(detail::open_converted(path));
     }
 
     /// A file in memory. It is used in place, and must outlive the object and everything made from it, if it
@@ -99,8 +99,6 @@ private:
 
     GPT2_HEAVY void check();
 
-    static void require_safetensors(const std::filesystem::path& path);
-
     [[nodiscard]] static bool is_aligned(const std::byte* address) noexcept {
         return reinterpret_cast<std::uintptr_t>(address) % alignment == 0;
     }
@@ -109,9 +107,6 @@ private:
     }
 
     [[nodiscard]] std::string where() const { return detail::quoted(std::string_view(file_.name()), 4096); }
-    /// @throws FormatError unless the metadata has that string
-    [[nodiscard]] const std::string& metadata(std::string_view key) const;
-    void check_version() const;
     void check_tensor(const std::string& name, std::span<const Dtype> types,
                       std::span<const std::size_t> shape) const;
     void check_weights() const;
@@ -147,53 +142,10 @@ namespace detail {
 } // namespace detail
 
 template <class> GPT2_COLD void ConvertedModel::check() {
-    check_version();
-    config_ = parse_config(metadata("gpt2.config"), file_.name() + ": gpt2.config");
+    detail::check_converted_version(file_);
+    config_ = parse_config(detail::converted_metadata(file_, "gpt2.config"), file_.name() + ": gpt2.config");
     check_weights();
     check_self_test();
-}
-
-/// One who names a file of a Hugging Face directory means the directory.
-GPT2_COLD inline void ConvertedModel::require_safetensors(const std::filesystem::path& path) {
-    const MappedFile file = MappedFile::open(path);
-    if (file.text().substr(0, 9).ends_with('{')) {
-        return;
-    }
-    const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
-    throw FormatError(detail::concat(
-        detail::quoted_path(path), ": expected the file of a converted model, found another file (a Hugging ",
-        "Face model is loaded by its directory: give ", detail::quoted_path(parent), ")"));
-}
-
-GPT2_COLD inline const std::string& ConvertedModel::metadata(std::string_view key) const {
-    const auto it = file_.metadata().find(key);
-    if (it == file_.metadata().end()) {
-        throw FormatError(detail::concat(where(), ": expected ", detail::quoted(key),
-                                         " in the metadata, found no such key"));
-    }
-    return it->second;
-}
-
-GPT2_COLD inline void ConvertedModel::check_version() const {
-    constexpr std::string_view version = "1";
-    constexpr std::string_view layout = "panels-32";
-    const auto found = file_.metadata().find("gpt2.format_version");
-    if (found == file_.metadata().end()) {
-        throw FormatError(detail::concat(
-            where(),
-            ": expected a converted model (tools/convert_weights.py makes one), found a safetensors ",
-            "file without \"gpt2.format_version\" (a Hugging Face model is loaded by its directory)"));
-    }
-    if (found->second != version) {
-        throw FormatError(detail::concat(where(), ": expected format version ", version, ", found ",
-                                         detail::quoted(std::string_view(found->second)),
-                                         " (made by another version of the converter: convert it again)"));
-    }
-    if (metadata("gpt2.layout") != layout) {
-        throw FormatError(detail::concat(where(), ": \"gpt2.layout\": expected ", detail::quoted(layout),
-                                         ", found ",
-                                         detail::quoted(std::string_view(metadata("gpt2.layout")))));
-    }
 }
 
 GPT2_COLD inline void ConvertedModel::check_tensor(const std::string& name, std::span<const Dtype> types,
@@ -295,10 +247,11 @@ inline SelfTest ConvertedModel::self_test() const {
 template <class> GPT2_COLD void ConvertedModel::check_data(ThreadPool& pool) const {
     std::array<char, 9> found{};
     std::snprintf(found.data(), found.size(), "%08x", static_cast<unsigned>(detail::crc32(file_.data())));
-    if (metadata("gpt2.crc32") != std::string_view(found.data())) {
+    const std::string& expected = detail::converted_metadata(file_, "gpt2.crc32");
+    if (expected != found.data()) {
         throw FormatError(detail::concat(where(), ": expected data with the checksum ",
-                                         detail::quoted(std::string_view(metadata("gpt2.crc32"))),
-                                         " (gpt2.crc32), found ", found.data(), ": the file is damaged"));
+                                         detail::quoted(std::string_view(expected)), " (gpt2.crc32), found ",
+                                         found.data(), ": the file is damaged"));
     }
     const std::span<const TensorInfo> tensors = file_.tensors();
     pool.parallel_for(tensors.size(), 1, [&](std::size_t begin, std::size_t end) {

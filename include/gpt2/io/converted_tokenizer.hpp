@@ -27,7 +27,8 @@ inline constexpr std::array<std::string_view, 10> tokenizer_tables{
     "products",   "short_tokens", "long_tokens", "pairs",    "pair_filter"};
 
 /// Reads the tables and checks all that the tokenizer relies on, so that no file can make it read outside of
-/// them, or search without end: sizes, ids, ranks, a free slot in every hash table, the bytes of every entry.
+/// them, search without end, or give tokens that spell another text: sizes, ids, ranks, a free slot in every
+/// hash table, the bytes of merges and of short tokens (those of long ones are compared when they are found).
 class ConvertedTokenizer {
 public:
     /// @param file  must outlive the tables
@@ -186,7 +187,8 @@ private:
                      [](const LongToken& slot) { return slot.id == no_token; });
     }
 
-    /// Tokens that the merges lead to must be there with their size; the others are never compared.
+    /// Tokens that the merges lead to must be there with their size, and bytes if the slot has them. The
+    /// others have the bytes that they would spell, which may not be those of their names.
     template <class Slot, class IsFree>
     void check_lookup(std::string_view table, std::span<const Slot> slots, IsFree is_free) const {
         check_slots(table, slots.size());
@@ -194,12 +196,22 @@ private:
             fail(table, "a free slot, found none");
         }
         for (const Slot& slot : slots) {
-            if (is_free(slot) || (slot.size & not_encoded) != 0) {
+            if (is_free(slot)) {
                 continue;
             }
             check_id(table, slot.id);
-            if (slot.size != tables_.token(slot.id).size()) {
-                fail(table, "the size of token ", slot.id, ", found ", slot.size);
+            if ((slot.size & not_encoded) != 0) {
+                continue;
+            }
+            const std::string_view token = tables_.token(slot.id);
+            if (slot.size != token.size()) {
+                fail(table, "the size of token ", slot.id, ", ", token.size(), ", found ", slot.size);
+            }
+            if constexpr (requires { slot.bytes; }) {
+                if (token.size() > max_short_token ||
+                    Piece{token.data(), token.size(), token_padding}.packed() != slot.bytes) {
+                    fail(table, "the bytes of token ", slot.id, ", found others");
+                }
             }
         }
     }

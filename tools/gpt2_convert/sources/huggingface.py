@@ -27,7 +27,7 @@ CONFIG = "config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _INDEX = ".index.json"
 _CANDIDATES = tuple(name + suffix for name in _WEIGHTS for suffix in ("", _INDEX))
-_OTHER_FORMATS = ("tf_model.h5", "tf_model.h5.index.json")
+_OTHER_FORMATS = ("tf_model.h5", "tf_model.h5.index.json", "hparams.json")  #: of TensorFlow
 
 
 def recognizes(path: Path) -> bool:

@@ -30,9 +30,8 @@ FIELDS = ("max_seq_len", "vocab_size", "num_layers", "num_heads", "channels", "p
 
 def recognizes(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(4) == struct.pack("<i", MAGIC)
-    except OSError:
+        return read_span(path, 0, 4) == struct.pack("<i", MAGIC)
+    except ConvertError:
         return False
 
 

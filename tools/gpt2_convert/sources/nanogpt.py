@@ -16,6 +16,7 @@ train.py rounds GPT-2's vocabulary of 50257 up to 50304. The rows that fill it u
 from __future__ import annotations
 
 from functools import partial
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,22 @@ OTHER_ARGUMENTS = ("bias", "dropout")  #: dropout acts in training only
 
 
 def recognizes(path: Path) -> bool:
-    """Whether this is a file of PyTorch: without a config.json it can only be a nanoGPT checkpoint."""
-    return pytorch_file.is_pytorch_file(path)
+    """Whether this is a file of PyTorch that is no other program's.
+
+    Beside a config.json it would be Hugging Face's; there it must have the keys of a nanoGPT checkpoint.
+    """
+    if not pytorch_file.is_pytorch_file(path):
+        return False
+    if not isfile(path.parent / "config.json"):
+        return True
+    try:
+        return _is_checkpoint(pytorch_file.read(path))
+    except ConvertError:
+        return False
+
+
+def _is_checkpoint(value: Any) -> bool:
+    return isinstance(value, dict) and {"model", "model_args"} <= value.keys()
 
 
 def read(
@@ -54,7 +69,7 @@ def read(
     tokenizer_size: of the tokenizer that will be used; None: GPT-2's where the vocabulary is its padded one.
     """
     checkpoint = pytorch_file.read(path)
-    if not isinstance(checkpoint, dict) or not {"model", "model_args"} <= checkpoint.keys():
+    if not _is_checkpoint(checkpoint):
         raise ConvertError(
             f'"{path}": expected a checkpoint of nanoGPT, a dictionary with "model" and "model_args", '
             f"found {_describe(checkpoint)}"

@@ -17,7 +17,7 @@ from .. import json_text, tensor_bundle
 from ..errors import ConvertError
 from ..file_access import read_all
 from ..messages import quoted, shown
-from ..source_model import SourceModel
+from ..source_model import END_OF_TEXT, SourceModel
 from ..tensors import NUMPY_TYPES, TensorSource
 
 _KIND = "OpenAI checkpoint (TensorFlow)"
@@ -30,7 +30,6 @@ _CONFIG_KEYS = {
     "n_head": "n_head",
     "n_layer": "n_layer",
 }
-_END_OF_TEXT = "<|endoftext|>"
 
 _SUFFIX = ".index"
 _SMALL = 100_000  #: bytes of the file `checkpoint`
@@ -142,9 +141,9 @@ def _end_of_text(vocab: bytes, path: Path) -> int | None:
     tokens = json_text.parse(vocab, str(path))
     if not isinstance(tokens, dict):
         raise ConvertError(f'"{path}": expected a JSON object, found {shown(tokens)}')
-    token = tokens.get(_END_OF_TEXT)
+    token = tokens.get(END_OF_TEXT)
     if token is not None and type(token) is not int:
-        raise ConvertError(f'"{path}": "{_END_OF_TEXT}": expected a whole number, found {shown(token)}')
+        raise ConvertError(f'"{path}": "{END_OF_TEXT}": expected a whole number, found {shown(token)}')
     return token
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,10 @@ import numpy as np
 from .. import json_text, safetensors_file
 from ..checkpoint import ModelConfig, expected_shapes, is_matrix
 from ..errors import ConvertError
+from ..messages import quoted
 from ..source_model import SourceModel
-from ..targets.packed import FORMAT_VERSION, LAYOUT, stored_shape, unpack
-from ..tensors import Array, TensorSource, from_float
+from ..targets.packed import FORMAT_VERSION, LAYOUT, NARROW_TYPES, stored_shape, unpack
+from ..tensors import Array, TensorSource, from_float32, to_float32
 from ..tokenizer_tables import NO_RANK, spell
 
 #: The tables in the order of tokenizer.lengths.
@@ -31,11 +33,10 @@ TABLES = (
     "pair_filter",
 )
 VERSION_KEY = "gpt2.format_version"
+KIND = "converted file"
 
 
 def recognizes(path: Path) -> bool:
-    if not path.is_file():
-        return False
     try:
         return VERSION_KEY in safetensors_file.read(path)[1]
     except ConvertError:
@@ -52,10 +53,14 @@ def read(path: Path) -> SourceModel:
         raise ConvertError(f'"{config_name}": expected a JSON object')
     config = ModelConfig.from_json(values, config_name)
     vectors = metadata.get("gpt2.source_vectors", "F32")
+    if vectors not in ("F32", *NARROW_TYPES):
+        raise ConvertError(
+            f'"{path}": "gpt2.source_vectors": expected F32, F16 or BF16, found {quoted(vectors)}'
+        )
     shapes = expected_shapes(config, separate_head=not config.tie_word_embeddings)
     vocab_json, merges_txt = read_tokenizer(path, tensors)
     return SourceModel(
-        kind="converted file",
+        kind=KIND,
         config=values,
         config_name=config_name,
         tensors={name: _unpacked(path, tensors, name, shape, vectors) for name, shape in shapes.items()},
@@ -88,11 +93,11 @@ def _unpacked(
         raise ConvertError(
             f'"{path}": tensor "{name}": expected shape {list(stored)}, found {list(tensor.shape)}'
         )
-    narrow = not is_matrix(name) and vectors in ("F16", "BF16")
+    narrow = not is_matrix(name) and vectors in NARROW_TYPES
 
     def load() -> Array:
         values = unpack(name, tensor.read(), tensor.dtype, shape)
-        return from_float(values, vectors) if narrow else np.ascontiguousarray(values)
+        return from_float32(to_float32(values, "F32"), vectors) if narrow else np.ascontiguousarray(values)
 
     return TensorSource(name, vectors if narrow else tensor.dtype, shape, str(path), load)
 
@@ -108,11 +113,18 @@ def read_tokenizer(path: Path, tensors: dict[str, TensorSource]) -> tuple[bytes,
                 f'"{path}": tensor "tokenizer.{name}": expected {length} elements, found {len(table)}'
             )
         tables[name] = table[:length]
+    try:
+        return _tokenizer_files(tables)
+    except (KeyError, IndexError, TypeError, ValueError):  # of UTF-8 as well
+        raise ConvertError(f'"{path}": expected tables of a tokenizer, found damaged ones') from None
+
+
+def _tokenizer_files(tables: dict[str, Array]) -> tuple[bytes, bytes]:
     ends, data = tables["token_ends"].tolist(), tables["token_bytes"].tobytes()
     tokens = [data[begin:end] for begin, end in zip([0, *ends], ends)]
     spellings = [
         token.decode("utf-8", "surrogatepass") if special else spell(token)
-        for token, special in zip(tokens, tables["is_special"])
+        for token, special in zip(tokens, tables["is_special"].tolist())
     ]
     pairs = tables["pairs"].reshape(-1, 3)
     pairs = pairs[pairs[:, 2] != NO_RANK]
@@ -125,12 +137,32 @@ def read_tokenizer(path: Path, tensors: dict[str, TensorSource]) -> tuple[bytes,
     )
 
 
-def data_crc32(path: Path) -> tuple[str, str]:
-    """The CRC-32 of the file's data as the header has it, and as it is."""
-    tensors, metadata = safetensors_file.read(path)
+def self_test(path: Path) -> tuple[int, float]:
+    """How many tokens the self-test has, and how far logits computed in float32 may be from its own."""
+    tensors, _ = safetensors_file.read(path)
+    tokens = _find(path, tensors, "self_test.tokens").load().astype(np.int64)
+    bound = _find(path, tensors, "self_test.bound").load().astype(np.float64)
+    return int((tokens >= 0).sum()), float(bound.reshape(-1)[:1].sum())
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The CRC-32 of a file's data."""
+
+    expected: str  #: in the header
+    found: str  #: of the data
+
+    @property
+    def is_correct(self) -> bool:
+        return self.expected == self.found
+
+
+def checksum(path: Path) -> Checksum:
+    """Reads the whole file."""
+    metadata = safetensors_file.read(path)[1]
     with open(path, "rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         crc = 0
         for chunk in iter(lambda: file.read(1 << 22), b""):
             crc = zlib.crc32(chunk, crc)
-    return metadata.get("gpt2.crc32", ""), f"{crc:08x}"
+    return Checksum(metadata.get("gpt2.crc32", ""), f"{crc:08x}")

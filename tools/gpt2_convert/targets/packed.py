@@ -24,6 +24,7 @@ LAYOUT = "panels-32"
 ALIGNMENT = 64  #: bytes, of every tensor in the file
 PANEL_WIDTH = 32  #: outputs in a panel
 SELF_TEST_TOKENS = 8
+NARROW_TYPES = ("F16", "BF16")  #: of a source's vectors, which are F32 in the file
 
 #: bfloat16 keeps outputs j and j + 16 of a panel side by side.
 BF16_ORDER = [lane for j in range(PANEL_WIDTH // 2) for lane in (j, j + PANEL_WIDTH // 2)]
@@ -56,9 +57,9 @@ def pack(name: str, values: Array, dtype: str) -> Array:
         return padded(values, shape[-1])
     by_input = values.T if is_embedding(name) else values  # [in, out]
     panels = np.zeros(shape, values.dtype)
-    outputs = by_input.shape[1]
+    inputs, outputs = by_input.shape
     whole = outputs // PANEL_WIDTH  # panels without padding
-    by_panel = by_input[:, : whole * PANEL_WIDTH].reshape(-1, whole, PANEL_WIDTH)  # still without a copy
+    by_panel = by_input[:, : whole * PANEL_WIDTH].reshape(inputs, whole, PANEL_WIDTH)  # not yet a copy
     panels[:whole] = by_panel.transpose(1, 0, 2)
     panels[whole:, :, : outputs % PANEL_WIDTH] = by_input[:, whole * PANEL_WIDTH :]
     return panels[:, :, BF16_ORDER] if dtype == "BF16" else panels
@@ -130,6 +131,7 @@ def source_hash(files: Sequence[Path], progress: Callable[[int], None] = lambda 
 def metadata(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
     """What the header says about the file, as short strings."""
     vectors = {tensor.dtype for name, tensor in checkpoint.tensors.items() if not is_matrix(name)}
+    kind = vectors.pop() if len(vectors) == 1 else "F32"
     return {
         "gpt2.format_version": str(FORMAT_VERSION),
         "gpt2.layout": LAYOUT,
@@ -137,23 +139,28 @@ def metadata(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
         "gpt2.source": checkpoint.source.kind,
         "gpt2.source_revision": checkpoint.source.revision,
         "gpt2.source_sha256": sha256,
-        "gpt2.source_vectors": vectors.pop() if len(vectors) == 1 else "F32",
+        "gpt2.source_vectors": kind if kind in NARROW_TYPES else "F32",
         "gpt2.converter": f"convert_weights.py {__version__}",
         "gpt2.crc32": "00000000",
     }
 
 
 def _self_test_tensors(tokens: list[int], estimate: forward.Estimate) -> dict[str, Array]:
-    limit = forward.bound(estimate)
-    if not np.isfinite(limit):
-        raise ConvertError("the logits of the self-test: expected finite numbers, found others")
+    with np.errstate(over="ignore"):
+        logits = estimate.value[0].astype(np.float32)
+        limit = np.float32(forward.bound(estimate))
+    if not (np.isfinite(logits).all() and np.isfinite(limit)):
+        raise ConvertError(
+            "the logits of the self-test: expected finite numbers, found numbers that float32 cannot hold "
+            "(a model that was trained with an error?)"
+        )
     unit = ALIGNMENT // 4
     stored = np.full(unit, -1, np.int32)
     stored[: len(tokens)] = tokens
     return {
         "self_test.tokens": stored,
-        "self_test.logits": padded(estimate.value[0].astype(np.float32), unit),
-        "self_test.bound": padded(np.array([limit], np.float32), unit),
+        "self_test.logits": padded(logits, unit),
+        "self_test.bound": padded(np.array([limit]), unit),
     }
 
 
