@@ -346,6 +346,11 @@ TEST_CASE("tables of the tokenizer that would lead outside of them, or nowhere")
     changed("is_special", 3, 1, {"tokenizer.specials"});
     changed("products", 0, 260, {"tokenizer.products", "ids below 260"});
     changed("products", 0, 259, {"tokenizer.products", "the bytes of both parts"});
+    File special; // "th", which text would then bring forth
+    special.set("tokenizer.is_special", 258, std::uint8_t{1});
+    special.set("tokenizer.lengths", 3, 3u);
+    special.set("tokenizer.specials", 2, 258u);
+    special.refused({"tokenizer.specials", "products of merges, found token 258"});
     File file;
     std::size_t slot = 0;
     while (file.get<std::uint32_t>("tokenizer.pairs", 3 * slot + 2) != 0) {

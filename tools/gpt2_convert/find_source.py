@@ -95,7 +95,7 @@ def _open(path: Path, request: Request, tokenizer: Tokenizer | None) -> SourceMo
         source = llmc.read(path, vocabulary=request.vocabulary or "trim")
         return _with_end_of_text(source, _tokens(tokenizer or _tokenizer_in(_directory(path))))
     _refuse(path, "--vocabulary", request.vocabulary, "a nanoGPT or llm.c checkpoint")
-    for reader in (packed, tf_h5, openai, huggingface):
+    for reader in (packed, huggingface, tf_h5, openai):
         if reader.recognizes(path):
             found: SourceModel = reader.read(path)
             return found

@@ -123,8 +123,9 @@ private:
             const std::uint32_t id = tables_.byte_tokens[byte];
             check_id("byte_tokens", id);
             const std::string_view token = tables_.token(id);
-            if (token.size() != 1 || static_cast<unsigned char>(token[0]) != byte) {
-                fail("byte_tokens", "the token of each byte, found another for byte ", byte);
+            if (token.size() != 1 || static_cast<unsigned char>(token[0]) != byte ||
+                tables_.is_special[id] != 0) {
+                fail("byte_tokens", "the token of each byte, not special, found another for byte ", byte);
             }
         }
     }
@@ -168,6 +169,9 @@ private:
             check_id("pairs", pair.left);
             check_id("pairs", pair.right);
             check_id("products", product);
+            if (tables_.is_special[product] != 0) {
+                fail("specials", "neither single bytes nor products of merges, found token ", product);
+            }
             const std::string_view left = tables_.token(pair.left);
             const std::string_view whole = tables_.token(product);
             if (!whole.starts_with(left) || whole.substr(left.size()) != tables_.token(pair.right)) {
