@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # What gpt2-generate promises on the command line.
-# usage: tests/cli_test.sh GPT2-GENERATE MODEL-DIRECTORY
+# usage: tests/cli_test.sh GPT2-GENERATE MODEL
 set -uo pipefail
 set -m # so that programs in the background do not ignore SIGINT
 
-[ $# -eq 2 ] || { echo "usage: $0 GPT2-GENERATE MODEL-DIRECTORY" >&2; exit 2; }
+[ $# -eq 2 ] || { echo "usage: $0 GPT2-GENERATE MODEL" >&2; exit 2; }
 program=$(realpath "$1")
 model=$(realpath "$2")
 work=$(mktemp -d)
@@ -104,6 +104,18 @@ refused 1 "no-such-model" --model no-such-model "$prompt"
 refused 1 "no-such-file" --prompt-file no-such-file
 refused 1 "directory" --prompt-file .
 refused 1 "max_new_tokens (100000)" --max-new-tokens 100000 "$prompt"
+
+# --- the model is checked on request
+run --verify
+equal "status of --verify" "$status" 0
+equal "standard error of --verify" "$err" ""
+contains "output of --verify" "$out" "all weights are finite, the checksum is right, logits are within "
+refused 2 "excludes" --verify "$prompt"
+refused 2 "the file's own format" --verify --weights float32
+head -c 10000000 "$model" >cut.safetensors
+refused 1 "bytes of data in the file" --model cut.safetensors --verify
+{ head -c 5000000 "$model"; printf x; tail -c +5000002 "$model"; } >damaged.safetensors
+refused 1 "the file is damaged" --model damaged.safetensors --verify
 
 # --- the same text every time, by any way in
 run --seed 42 --max-new-tokens 24 "$prompt"
