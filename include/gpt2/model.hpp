@@ -124,7 +124,7 @@ private:
     explicit Gpt2Model(std::shared_ptr<const detail::ModelState> state) : state_(std::move(state)) {}
 
     GPT2_HEAVY [[nodiscard]] static Gpt2Model
-    from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer, const LoadOptions& options);
+    from_checkpoint(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const LoadOptions& options);
 
     GPT2_HEAVY [[nodiscard]] static Gpt2Model from_converted(const ConvertedModel& file,
                                                              const LoadOptions& options);
@@ -187,13 +187,13 @@ GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool
 }
 
 template <class>
-Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, Tokenizer tokenizer,
+Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, const Tokenizer& tokenizer,
                                      const LoadOptions& options) {
     const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
     const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
     const CheckpointWeights weights(checkpoint, options.weights, *pool);
     return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
-                     std::move(tokenizer), &kernels, std::nullopt},
+                     tokenizer, &kernels, std::nullopt},
                     checkpoint.name(), options);
 }
 
@@ -207,7 +207,8 @@ template <class> Gpt2Model Gpt2Model::from_converted(const ConvertedModel& file,
 }
 
 #if defined(GPT2_COMPILED)
-GPT2_INSTANCE Gpt2Model Gpt2Model::from_checkpoint<void>(const Checkpoint&, Tokenizer, const LoadOptions&);
+GPT2_INSTANCE Gpt2Model Gpt2Model::from_checkpoint<void>(const Checkpoint&, const Tokenizer&,
+                                                         const LoadOptions&);
 GPT2_INSTANCE Gpt2Model Gpt2Model::from_converted<void>(const ConvertedModel&, const LoadOptions&);
 #endif
 

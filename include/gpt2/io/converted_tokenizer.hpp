@@ -69,7 +69,7 @@ private:
         const std::string_view name = tokenizer_tables[next_];
         const std::span<const Element> elements = tensor<Element>(name);
         const std::size_t length = lengths_[next_++];
-        if (length > elements.size() || length % (sizeof(Entry) / sizeof(Element)) != 0) {
+        if (length > elements.size() || length * sizeof(Element) % sizeof(Entry) != 0) {
             fail(name, length, " elements (tokenizer.lengths), found ", elements.size());
         }
         return {reinterpret_cast<const Entry*>(elements.data()), length * sizeof(Element) / sizeof(Entry)};
