@@ -343,7 +343,8 @@ TEST_CASE("tables of the tokenizer that would lead outside of them, or nowhere")
     changed("byte_tokens", 65, 66, {"tokenizer.byte_tokens", "found another for byte 65"});
     changed("specials", 0, 257 + 0x10000, {"tokenizer.specials"});
     changed("specials", 0, 256, {"tokenizer.specials", "sorted by name"});
-    changed("is_special", 3, 1, {"tokenizer.specials"});
+    changed("is_special", 3, 1, {"tokenizer.byte_tokens", "not special"});
+    changed("is_special", 64, 0, {"tokenizer.specials", "0 tokens, as many as is_special marks, found 2"});
     changed("products", 0, 260, {"tokenizer.products", "ids below 260"});
     changed("products", 0, 259, {"tokenizer.products", "the bytes of both parts"});
     File special; // "th", which text would then bring forth
