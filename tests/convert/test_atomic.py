@@ -126,11 +126,11 @@ def test_a_directory_without_permission(tmp_path):
     locked.chmod(0o555)
     if os.access(locked, os.W_OK):  # root may write anywhere
         code = """
-            import os, sys
-            os.setuid(65534)
+            import os
             from gpt2_convert.atomic import atomic_file
             from gpt2_convert.errors import ConvertError
             from pathlib import Path
+            os.setuid(65534)  # who may not be able to read the modules
             try:
                 with atomic_file(Path("out.bin")):
                     print("written")

@@ -474,7 +474,7 @@ def test_paths_that_do_not_exist_are_not_looked_for_on_the_hub(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models").mkdir()
     (tmp_path / "broken").symlink_to("nowhere")
-    for path in ("models/novella", "./gpt2", "../gpt2", "/gpt2", "~/gpt2", "gpt2/", ".", "models\\gpt2"):
+    for path in ("models/novella", "./gpt2", "../gpt2", "/gpt2", "~/no-gpt2", "gpt2/", ".", "models\\gpt2"):
         if path != ".":
             message = fails(path, "--inspect")
             assert message.startswith(f'"{path}": expected a file or a directory, found none')
