@@ -325,10 +325,10 @@ TEST_CASE("options at their ends are accepted") {
     for (const GenerationConfig& config :
          {GenerationConfig{}, GenerationConfig{.max_new_tokens = 0}, GenerationConfig{.temperature = 0.0f},
           GenerationConfig{.do_sample = true, .temperature = 0.0f, .top_k = 40, .seed = 1},
-          GenerationConfig{.do_sample = true, .top_k = 0},
-          GenerationConfig{.do_sample = true, .top_k = std::numeric_limits<std::int64_t>::max()},
+          GenerationConfig{.do_sample = true, .top_k = 0, .seed = 1},
+          GenerationConfig{.do_sample = true, .top_k = std::numeric_limits<std::int64_t>::max(), .seed = 1},
           GenerationConfig{.do_sample = true, .top_p = 0.0f, .min_p = 0.0f},
-          GenerationConfig{.do_sample = true, .top_p = 1.0f, .min_p = 1.0f},
+          GenerationConfig{.do_sample = true, .top_p = 1.0f, .min_p = 1.0f, .seed = 1},
           GenerationConfig{.max_new_tokens = std::numeric_limits<std::int64_t>::max(),
           .repetition_penalty = 1e-30f,
           .overflow = gpt2::Overflow::slide}}) {
