@@ -62,10 +62,14 @@ std::string prompt_from(const Options& options) {
 gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt2::ThreadPool>& pool) {
     gpt2::LoadOptions out;
     out.pool = pool;
-    if (!options.weights.empty()) {
-        out.weights = options.weights == "float32"   ? gpt2::WeightType::float32
-                      : options.weights == "float16" ? gpt2::WeightType::float16
-                                                     : gpt2::WeightType::bfloat16;
+    for (std::size_t i = 0; i < gpt2::n_weight_types; ++i) {
+        const auto type = static_cast<gpt2::WeightType>(i);
+        if (options.weights == to_string(type)) {
+            out.weights = type;
+        }
+        if (options.head_weights == to_string(type)) {
+            out.head = type;
+        }
     }
     return out;
 }

@@ -111,7 +111,7 @@ equal "status of --verify" "$status" 0
 equal "standard error of --verify" "$err" ""
 contains "output of --verify" "$out" "all weights are finite, the checksum is right, logits are within "
 refused 2 "excludes" --verify "$prompt"
-refused 2 "the file's own format" --verify --weights float32
+refused 2 "the file's own formats" --verify --weights float32
 head -c 10000000 "$model" >cut.safetensors
 refused 1 "bytes of data in the file" --model cut.safetensors --verify
 { head -c 5000000 "$model"; printf x; tail -c +5000002 "$model"; } >damaged.safetensors
@@ -206,7 +206,7 @@ contains "--logprobs" "$out" "8 tokens, log p -"
 run --greedy --max-new-tokens 8 --json --logprobs --stats "$prompt"
 contains "--json --logprobs" "$out" '"logprobs":[-'
 contains "--json --stats" "$out" '"ttft_s":'
-for weights in f32 f16 bf16; do
+for weights in f32 f16 bf16 int8 int4; do
     run --greedy --max-new-tokens 4 --weights $weights --kv-dtype float16 "$prompt"
     equal "status of --weights $weights" "$status" 0
 done

@@ -152,7 +152,8 @@ TEST_CASE("formats are converted into one another as they are read from a checkp
     CHECK(identical(logits(half), logits(Gpt2Model::load(fixture("tiny-f16.safetensors")))));
     const auto brain = Gpt2Model::load(fixture("tiny-bf16.safetensors"), {.weights = WeightType::float32});
     CHECK(identical(logits(brain), logits(Gpt2Model::load(fixture("tiny-bf16.safetensors")))));
-    check_throws<OptionError>([&] { (void)half.verify(); }, {"verify", "the file's own format", "float32"});
+    check_throws<OptionError>([&] { (void)half.verify(); },
+                              {"verify", "the file's own formats", "converted"});
     File large("tiny-f32.safetensors");
     large.set("h.1.mlp.c_fc.weight", 77, 70000.0f);
     const auto bytes = large.bytes();

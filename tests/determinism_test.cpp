@@ -61,8 +61,8 @@ std::vector<Isa> comparable_levels() {
         return {Isa::portable};
     }
     std::vector<Isa> levels;
-    for (const Isa isa : {Isa::avx2, Isa::avx512}) {
-        if (isa <= gpt2::supported_isa()) {
+    for (const Isa isa : gpt2::all_isas) {
+        if (isa != Isa::portable && gpt2::supports(isa)) {
             levels.push_back(isa);
         }
     }
@@ -142,7 +142,8 @@ void check_threads_and_pieces(const Gpt2Model& model, KvDtype cache, std::span<c
 } // namespace
 
 TEST_CASE("threads and pieces, with each format of weights and cache and on each level") {
-    for (const auto type : {WeightType::float16, WeightType::float32, WeightType::bfloat16}) {
+    for (const auto type : {WeightType::float16, WeightType::float32, WeightType::bfloat16, WeightType::int8,
+                            WeightType::int4}) {
         const auto levels = comparable_levels();
         const auto model = Gpt2Model::load(test::novella(), {.weights = type, .isa = {}, .pool = nullptr});
         for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
@@ -164,28 +165,33 @@ TEST_CASE("threads and pieces, with each format of weights and cache and on each
 }
 
 TEST_CASE("threads and pieces, on the portable level") {
-    const auto model =
-        Gpt2Model::load(test::novella(), {.weights = {}, .isa = Isa::portable, .pool = nullptr});
-    check_threads_and_pieces(model, KvDtype::float32, std::span(text()).first(72));
+    for (const auto type : {WeightType::float16, WeightType::int4}) {
+        const auto model =
+            Gpt2Model::load(test::novella(), {.weights = type, .isa = Isa::portable, .pool = nullptr});
+        check_threads_and_pieces(model, KvDtype::float32, std::span(text()).first(72));
+    }
 }
 
 TEST_CASE("threads, pieces and levels in a model of odd sizes") {
     const test::TemporaryDirectory directory;
     test::write_model(directory.path(), test::odd_config(), {}, test::enlarge_matrices);
     const auto tokens = test::some_tokens(150, test::byte_vocabulary_size);
-    for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
+    for (const auto& [cache, type] :
+         {std::pair(KvDtype::float32, WeightType::float32), std::pair(KvDtype::float16, WeightType::float32),
+          std::pair(KvDtype::float16, WeightType::int8), std::pair(KvDtype::float16, WeightType::int4)}) {
+        CAPTURE(to_string(type));
         std::vector<float> expected;
         for (const Isa isa : comparable_levels()) {
             CAPTURE(to_string(isa));
             const auto model =
-                Gpt2Model::load(directory.path(), {.weights = {}, .isa = isa, .pool = nullptr});
+                Gpt2Model::load(directory.path(), {.weights = type, .isa = isa, .pool = nullptr});
             check_threads_and_pieces(model, cache, tokens);
             const auto found = read(model, with(1, cache), tokens, {150});
             expected = expected.empty() ? found : expected;
             CHECK(mismatch(found, expected) == "");
         }
         const auto model =
-            Gpt2Model::load(directory.path(), {.weights = {}, .isa = Isa::portable, .pool = nullptr});
+            Gpt2Model::load(directory.path(), {.weights = type, .isa = Isa::portable, .pool = nullptr});
         check_threads_and_pieces(model, cache, tokens);
     }
 }

@@ -348,7 +348,7 @@ TEST_CASE("Attention: the scale of the scores") {
 }
 
 TEST_CASE("avx2 and avx512 give the same bits in every layer") {
-    if (supported_isa() < Isa::avx512) {
+    if (!supports(Isa::avx512)) {
         return;
     }
     ThreadPool pool(2);
@@ -361,7 +361,7 @@ TEST_CASE("avx2 and avx512 give the same bits in every layer") {
             CHECK(mismatch(wide[s], narrow[s]) == "");
         }
     }
-    for (const WeightType type : weight_types) {
+    for (const WeightType type : test::all_types) {
         const LinearReference c_fc(40, 130, type, 51);
         const LinearReference c_proj(130, 40, type, 52);
         const auto x = test::Numbers(53).numbers(15 * 40);

@@ -23,10 +23,16 @@ using test::Bounded;
 using test::GuardedFloats;
 using test::mismatch;
 
-template <class Weight> constexpr std::size_t weight_index() {
-    return static_cast<std::size_t>(std::is_same_v<Weight, half>       ? WeightType::float16
-                                    : std::is_same_v<Weight, bfloat16> ? WeightType::bfloat16
-                                                                       : WeightType::float32);
+template <class Weight>
+constexpr WeightType type_of = std::is_same_v<Weight, half>       ? WeightType::float16
+                               : std::is_same_v<Weight, bfloat16> ? WeightType::bfloat16
+                                                                  : WeightType::float32;
+
+/// Index of weight (k, n) of a float format in a matrix of @p n_inputs inputs.
+template <class Weight> std::size_t panel_index(std::size_t n_inputs, std::size_t k, std::size_t n) {
+    const std::size_t lane = n % panel_width;
+    return (n / panel_width * n_inputs + k) * panel_width +
+           (std::is_same_v<Weight, bfloat16> ? paired_slot(lane) : lane);
 }
 
 /// Rows of inputs, a weight matrix, and what plain loops make of some of the outputs.
@@ -57,10 +63,11 @@ public:
 
     /// Runs the kernel over the first @p rows rows, with the panels in the ranges between @p cuts, and says
     /// what is wrong with the result.
-    std::string check(Isa isa, std::size_t tile, std::size_t rows, Epilogue epilogue,
+    std::string check(Isa isa, const LinearPlan& plan, std::size_t rows, Epilogue epilogue,
                       std::size_t extra_stride, std::size_t misalignment,
                       std::span<const std::size_t> cuts = {}) const {
         const Kernels& kernels = kernels_for(isa);
+        const std::size_t tile = plan.tile.rows;
         GuardedFloats packed((rows + tile - 1) / tile * tile * n_inputs_, misalignment);
         pack_rows(x_.data(), n_inputs_, rows, n_inputs_, tile, packed.data());
         GuardedFloats bias(bias_, misalignment);
@@ -71,8 +78,9 @@ public:
                 y[i / n_outputs_ * stride + i % n_outputs_] = old_[i];
             }
         }
-        const LinearArgs args{.x = packed.data(),
-                              .tile = tile,
+        const LinearArgs args{.type = type_of<Weight>,
+                              .plan = plan,
+                              .x = reinterpret_cast<const std::byte*>(packed.data()),
                               .rows = rows,
                               .n_inputs = n_inputs_,
                               .n_outputs = n_outputs_,
@@ -83,10 +91,10 @@ public:
                               .epilogue = epilogue};
         std::size_t panel = 0;
         for (const std::size_t cut : cuts) {
-            kernels.linear[weight_index<Weight>()](args, panel, cut);
+            kernels.linear(args, panel, cut);
             panel = cut;
         }
-        kernels.linear[weight_index<Weight>()](args, panel, panel_count(n_outputs_));
+        kernels.linear(args, panel, panel_count(n_outputs_));
         if (!y.intact()) {
             return "something was written outside of y";
         }
@@ -194,15 +202,16 @@ constexpr Epilogue epilogues[] = {Epilogue::store, Epilogue::add, Epilogue::gelu
 template <class Weight> void check_all(std::size_t rows, std::size_t n_inputs, std::size_t n_outputs) {
     const Problem<Weight> problem(rows, n_inputs, n_outputs);
     for (const Isa isa : test::levels()) {
-        for (const std::size_t tile : kernels_for(isa).tiles) {
+        for (const LinearPlan& plan : test::plans(isa, type_of<Weight>)) {
             for (const Epilogue epilogue : epilogues) {
                 CAPTURE(to_string(isa));
-                CAPTURE(tile);
+                CAPTURE(plan.tile.rows);
+                CAPTURE((plan.path->expand != nullptr));
                 CAPTURE(n_inputs);
                 CAPTURE(n_outputs);
                 CAPTURE(static_cast<int>(epilogue));
                 const std::size_t odd = epilogue == Epilogue::store || epilogue == Epilogue::relu ? 1 : 0;
-                CHECK(problem.check(isa, tile, rows, epilogue, 3 * odd, odd) == "");
+                CHECK(problem.check(isa, plan, rows, epilogue, 3 * odd, odd) == "");
             }
         }
     }
@@ -229,14 +238,14 @@ TEST_CASE_TEMPLATE("linear: numbers of outputs", Weight, float, half, bfloat16) 
 TEST_CASE_TEMPLATE("linear: every number of rows up to three tiles and one", Weight, float, half, bfloat16) {
     const Problem<Weight> problem(37, 19, 49);
     for (const Isa isa : test::levels()) {
-        for (const std::size_t tile : kernels_for(isa).tiles) {
-            for (std::size_t rows = 1; rows <= 3 * tile + 1; ++rows) {
+        for (const LinearPlan& plan : test::plans(isa, type_of<Weight>)) {
+            for (std::size_t rows = 1; rows <= 3 * plan.tile.rows + 1; ++rows) {
                 for (const Epilogue epilogue : epilogues) {
                     CAPTURE(to_string(isa));
-                    CAPTURE(tile);
+                    CAPTURE(plan.tile.rows);
                     CAPTURE(rows);
                     CAPTURE(static_cast<int>(epilogue));
-                    CHECK(problem.check(isa, tile, rows, epilogue, rows % 4, rows % 16) == "");
+                    CHECK(problem.check(isa, plan, rows, epilogue, rows % 4, rows % 16) == "");
                 }
             }
         }
@@ -248,9 +257,10 @@ TEST_CASE("linear: a vocabulary, panels in several calls") {
     const std::size_t cuts[] = {0, 1, 700, 700, 1569, 1570};
     for (const Isa isa : test::levels()) {
         CAPTURE(to_string(isa));
-        CHECK(problem.check(isa, 1, 1, Epilogue::store, 0, 0) == "");
-        CHECK(problem.check(isa, 1, 1, Epilogue::store, 0, 1, cuts) == "");
-        CHECK(problem.check(isa, kernels_for(isa).tiles.back(), 1, Epilogue::store, 0, 0) == "");
+        const std::vector<LinearPlan> plans = test::plans(isa, WeightType::float16);
+        CHECK(problem.check(isa, plans.front(), 1, Epilogue::store, 0, 0) == "");
+        CHECK(problem.check(isa, plans.front(), 1, Epilogue::store, 0, 1, cuts) == "");
+        CHECK(problem.check(isa, plans.back(), 1, Epilogue::store, 0, 0) == "");
     }
 }
 
@@ -260,15 +270,16 @@ TEST_CASE("linear: panels outside the range are left alone") {
         const std::vector<float> bias(3 * panel_width, 0.0f);
         const float x = 2.0f;
         GuardedFloats y(3 * panel_width);
-        kernels_for(isa).linear[0]({.x = &x,
-                                    .rows = 1,
-                                    .n_inputs = 1,
-                                    .n_outputs = 3 * panel_width,
-                                    .panels = reinterpret_cast<const std::byte*>(panels.data()),
-                                    .bias = bias.data(),
-                                    .y = y.data(),
-                                    .y_stride = 3 * panel_width},
-                                   1, 2);
+        kernels_for(isa).linear({.plan = kernels_for(isa).plan_for(WeightType::float32, 1),
+                                 .x = reinterpret_cast<const std::byte*>(&x),
+                                 .rows = 1,
+                                 .n_inputs = 1,
+                                 .n_outputs = 3 * panel_width,
+                                 .panels = reinterpret_cast<const std::byte*>(panels.data()),
+                                 .bias = bias.data(),
+                                 .y = y.data(),
+                                 .y_stride = 3 * panel_width},
+                                1, 2);
         CHECK(y.intact());
         for (std::size_t n = 0; n < 3 * panel_width; ++n) {
             CHECK((n / panel_width == 1 ? y[n] == 2.0f : GuardedFloats::untouched(y[n])));
@@ -283,16 +294,17 @@ TEST_CASE("linear: NaN in a row reaches all its outputs, through every epilogue"
     for (const Isa isa : test::levels()) {
         for (const Epilogue epilogue : epilogues) {
             std::vector<float> y(20, 0.0f);
-            kernels_for(isa).linear[0]({.x = x,
-                                        .rows = 1,
-                                        .n_inputs = 2,
-                                        .n_outputs = y.size(),
-                                        .panels = reinterpret_cast<const std::byte*>(panels.data()),
-                                        .bias = bias.data(),
-                                        .y = y.data(),
-                                        .y_stride = y.size(),
-                                        .epilogue = epilogue},
-                                       0, 1);
+            kernels_for(isa).linear({.plan = kernels_for(isa).plan_for(WeightType::float32, 1),
+                                     .x = reinterpret_cast<const std::byte*>(x),
+                                     .rows = 1,
+                                     .n_inputs = 2,
+                                     .n_outputs = y.size(),
+                                     .panels = reinterpret_cast<const std::byte*>(panels.data()),
+                                     .bias = bias.data(),
+                                     .y = y.data(),
+                                     .y_stride = y.size(),
+                                     .epilogue = epilogue},
+                                    0, 1);
             CAPTURE(to_string(isa));
             CAPTURE(static_cast<int>(epilogue));
             CHECK(std::all_of(y.begin(), y.end(), [](float value) { return std::isnan(value); }));
@@ -309,16 +321,18 @@ template <class Weight> void check_widening(Isa isa) {
     const std::vector<float> bias(panels.size(), -0.0f);
     const float x = 1.0f;
     std::vector<float> y(panels.size());
-    const auto kernel = kernels_for(isa).linear[weight_index<Weight>()];
-    kernel({.x = &x,
-            .rows = 1,
-            .n_inputs = 1,
-            .n_outputs = y.size(),
-            .panels = reinterpret_cast<const std::byte*>(panels.data()),
-            .bias = bias.data(),
-            .y = y.data(),
-            .y_stride = y.size()},
-           0, panel_count(y.size()));
+    const Kernels& kernels = kernels_for(isa);
+    kernels.linear({.type = type_of<Weight>,
+                    .plan = kernels.plan_for(type_of<Weight>, 1),
+                    .x = reinterpret_cast<const std::byte*>(&x),
+                    .rows = 1,
+                    .n_inputs = 1,
+                    .n_outputs = y.size(),
+                    .panels = reinterpret_cast<const std::byte*>(panels.data()),
+                    .bias = bias.data(),
+                    .y = y.data(),
+                    .y_stride = y.size()},
+                   0, panel_count(y.size()));
     std::size_t different = 0;
     for (std::size_t i = 0; i < y.size(); ++i) {
         Weight weight;
@@ -362,20 +376,29 @@ TEST_CASE("pack_rows: tiles of rows, the last filled up with zeros") {
     }
 }
 
-TEST_CASE("tile_for: one of the sizes; one row is never padded, and few rows take one pass") {
+TEST_CASE("plan_for: one of the tiles; one row is never padded, and few rows take one pass") {
     for (const Isa isa : test::levels()) {
         const Kernels& kernels = kernels_for(isa);
         CHECK(kernels.isa == isa);
-        CHECK(kernels.tile_for(1) == 1);
-        for (std::size_t rows = 1; rows <= 30; ++rows) {
-            const std::size_t tile = kernels.tile_for(rows);
-            CHECK(std::ranges::count(kernels.tiles, tile) > 0);
-            CHECK((rows > kernels.tiles.back() || tile >= rows));
+        for (const WeightType type : test::all_types) {
+            CAPTURE(to_string(isa));
+            CAPTURE(to_string(type));
+            CHECK(kernels.plan_for(type, 1).tile.rows == 1);
+            CHECK((kernels.plan_for(type, 1).path->expand == nullptr));
+            for (std::size_t rows = 1; rows <= 30; ++rows) {
+                const LinearPlan plan = kernels.plan_for(type, rows);
+                REQUIRE((plan.tile.block != nullptr));
+                CHECK(max_linear_rows % plan.tile.rows == 0);
+                const std::vector<LinearPlan> all = test::plans(isa, type);
+                CHECK(std::ranges::any_of(all, [&](const LinearPlan& other) {
+                    return other.path == plan.path && other.tile.block == plan.tile.block;
+                }));
+            }
         }
     }
-    if (supported_isa() == Isa::avx512) { // two tiles of 8 rather than 12 and 4 in a tile of 12
-        CHECK(kernels_for(Isa::avx512).tile_for(16) == 8);
-        CHECK(kernels_for(Isa::avx512).tile_for(512) == 12);
+    if (supports(Isa::avx512)) { // two tiles of 8 rather than 12 and 4 in a tile of 12
+        CHECK(kernels_for(Isa::avx512).plan_for(WeightType::float32, 16).tile.rows == 8);
+        CHECK(kernels_for(Isa::avx512).plan_for(WeightType::float16, 512).tile.rows == 12);
     }
 }
 

@@ -19,7 +19,18 @@ namespace {
 using namespace gpt2;
 using test::mismatch;
 
-constexpr WeightType weight_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16};
+constexpr WeightType float_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16};
+
+/// Calls @p body with a value of the C++ type of a float format.
+template <class Body> void with_weight_type(WeightType type, Body&& body) {
+    if (type == WeightType::float16) {
+        body(half{});
+    } else if (type == WeightType::bfloat16) {
+        body(bfloat16{});
+    } else {
+        body(float{});
+    }
+}
 
 /// Packs a matrix and looks at each place of each panel.
 template <class Target, class Source>
@@ -66,8 +77,8 @@ void check_pack(WeightType type, MatrixLayout layout, std::size_t K, std::size_t
 }
 
 TEST_CASE("PackedMatrix: each weight in its place, from both layouts, between all types") {
-    for (const WeightType type : weight_types) {
-        for (const WeightType from : weight_types) {
+    for (const WeightType type : float_types) {
+        for (const WeightType from : float_types) {
             for (const auto layout : {MatrixLayout::inputs_by_outputs, MatrixLayout::outputs_by_inputs}) {
                 for (const auto& shape : {std::pair<std::size_t, std::size_t>{1, 1},
                                           {3, 31},
@@ -75,8 +86,8 @@ TEST_CASE("PackedMatrix: each weight in its place, from both layouts, between al
                                           {7, 33},
                                           {64, 100},
                                           {5, 257}}) {
-                    detail::with_weight_type(type, [&]<class Target>(Target) {
-                        detail::with_weight_type(from, [&]<class Source>(Source) {
+                    with_weight_type(type, [&]<class Target>(Target) {
+                        with_weight_type(from, [&]<class Source>(Source) {
                             check_pack<Target, Source>(type, layout, shape.first, shape.second,
                                                        shape.second % 3 + 1);
                         });

@@ -170,8 +170,8 @@ bool agrees(const std::vector<float>& logits, const std::vector<TokenId>& seen, 
 /// Every exp that a machine may offer.
 std::vector<gpt2::ExpShifted> exponentials() {
     std::vector<gpt2::ExpShifted> out{gpt2::detail::exp_shifted_portable};
-    for (const gpt2::Isa isa : {gpt2::Isa::portable, gpt2::Isa::avx2, gpt2::Isa::avx512}) {
-        if (isa <= gpt2::supported_isa()) {
+    for (const gpt2::Isa isa : gpt2::all_isas) {
+        if (gpt2::supports(isa)) {
             out.push_back(gpt2::kernels::kernels_for(isa).exp_shifted);
         }
     }

@@ -195,9 +195,10 @@ void add_output(CLI::App& app, Options& o) {
 
 void add_machine(CLI::App& app, Options& o) {
     const std::string group = "Machine";
-    const std::map<std::string, std::string> names{{"f32", "float32"},   {"float32", "float32"},
-                                                   {"f16", "float16"},   {"float16", "float16"},
-                                                   {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}};
+    const std::map<std::string, std::string> names{
+        {"f32", "float32"},   {"float32", "float32"},   {"f16", "float16"}, {"float16", "float16"},
+        {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}, {"int8", "int8"},   {"int4", "int4"}};
+    const std::string expected = "float32, float16, bfloat16, int8 or int4";
     const std::map<std::string, std::string> kv_names{
         {"f32", "float32"}, {"float32", "float32"}, {"f16", "float16"}, {"float16", "float16"}};
     app.add_option("--threads", o.threads, "Threads to compute with (default: one for each core)")
@@ -206,8 +207,15 @@ void add_machine(CLI::App& app, Options& o) {
         ->group(group);
     app.add_option("--weights", o.weights,
                    "Format of the weights in memory: float32 (f32), float16 (f16), bfloat16 "
-                   "(bf16)\n(default: that of the file)")
-        ->transform(choice(names, "float32, float16 or bfloat16"))
+                   "(bf16),\nint8 or int4, rounded to nearest (default: that of the file)")
+        ->transform(choice(names, expected))
+        ->type_name("FORMAT")
+        ->group(group);
+    app.add_option(
+           "--head-weights", o.head_weights,
+           "Format of the output head and the embeddings tied to it\n(default: as --weights, but int8 "
+           "where that is int4)")
+        ->transform(choice(names, expected))
         ->type_name("FORMAT")
         ->group(group);
     app.add_option("--kv-dtype", o.kv_dtype, "Format of keys and values: float32 (default) or float16")

@@ -23,7 +23,8 @@ struct Options {
     std::optional<std::string> prompt;      ///< as an argument
     std::optional<std::string> prompt_file; ///< "-" is standard input
     std::optional<std::filesystem::path> model;
-    std::string weights; ///< float32, float16 or bfloat16; empty: those of the file
+    std::string weights;      ///< as to_string(WeightType); empty: those of the file
+    std::string head_weights; ///< the same, of the output head; empty: LoadOptions::head's default
     std::string kv_dtype = "float32";
     std::optional<std::int64_t> threads;
     std::int64_t n = 1;             ///< samples

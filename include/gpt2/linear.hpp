@@ -22,39 +22,58 @@ struct Compute {
     ThreadPool& pool;
 };
 
-/// Activations in tiles, as the linear kernels read them. Scratch of a forward pass; grows as needed.
+/// Activations as the kernels of a weight type read them. Scratch of a forward pass; grows as needed.
 class PackedRows {
 public:
-    /// Packs rows [B, K] that are @p stride apart. A single row is its own packed form and not copied.
-    void pack(const Compute& compute, const float* x, std::size_t stride, std::size_t rows,
+    /// Packs rows [B, K] for a matrix of @p type. A single row is its own packed form for the float types,
+    /// and not copied.
+    void pack(const Compute& compute, WeightType type, const float* x, std::size_t rows,
               std::size_t n_inputs) {
-        tile_ = compute.kernels.tile_for(rows);
-        rows_ = rows;
-        data_ = x;
-        if (tile_ == 1) {
+        plan_ = compute.kernels.plan_for(type, rows);
+        const std::size_t tile = plan_.tile.rows;
+        const kernels::UnitShape unit = kernels::unit_of(type);
+        row_bytes_ = kernels::unit_count(type, n_inputs) * unit.x_bytes;
+        data_ = reinterpret_cast<const std::byte*>(x);
+        if (tile == 1 && !kernels::is_integer(type)) {
             return;
         }
-        const std::size_t tiles = (rows + tile_ - 1) / tile_;
-        if (memory_.size() < tiles * tile_ * n_inputs) {
-            memory_ = Tensor<float, 1>({tiles * tile_ * n_inputs});
+        const std::size_t tiles = (rows + tile - 1) / tile;
+        if (memory_.size() < tiles * tile * row_bytes_) {
+            memory_ = Tensor<std::byte, 1>({tiles * tile * row_bytes_});
         }
         data_ = memory_.data();
-        compute.pool.parallel_for(tiles, 1, [&](std::size_t begin, std::size_t end) {
-            const std::size_t first = begin * tile_;
-            kernels::pack_rows(x + first * stride, stride, std::min(rows, end * tile_) - first, n_inputs,
-                               tile_, memory_.data() + first * n_inputs);
+        const std::size_t grain = std::max<std::size_t>(1, 8 / tile);
+        compute.pool.parallel_for(tiles, grain, [&](std::size_t begin, std::size_t end) {
+            const std::size_t first = begin * tile;
+            const float* const from = x + first * n_inputs;
+            const std::size_t n = std::min(rows, end * tile) - first;
+            std::byte* const out = memory_.data() + first * row_bytes_;
+            if (kernels::is_integer(type)) {
+                compute.kernels.quantize_rows({.type = type,
+                                               .x = from,
+                                               .stride = n_inputs,
+                                               .rows = n,
+                                               .n_inputs = n_inputs,
+                                               .tile = tile,
+                                               .out = out});
+            } else {
+                kernels::pack_rows(from, n_inputs, n, n_inputs, tile, reinterpret_cast<float*>(out));
+            }
         });
     }
 
-    [[nodiscard]] std::size_t tile() const noexcept { return tile_; }
-    [[nodiscard]] std::size_t rows() const noexcept { return rows_; }
-    [[nodiscard]] const float* data() const noexcept { return data_; }
+    [[nodiscard]] const kernels::LinearPlan& plan() const noexcept { return plan_; }
+
+    /// From row @p first on, which begins a tile.
+    [[nodiscard]] const std::byte* from_row(std::size_t first) const noexcept {
+        return data_ + first * row_bytes_;
+    }
 
 private:
-    Tensor<float, 1> memory_;
-    const float* data_ = nullptr;
-    std::size_t tile_ = 1;
-    std::size_t rows_ = 0;
+    Tensor<std::byte, 1> memory_;
+    const std::byte* data_ = nullptr;
+    std::size_t row_bytes_ = 0;
+    kernels::LinearPlan plan_{};
 };
 
 /// A linear layer: a weight matrix in any format and a bias. Immutable and thread-safe.
@@ -69,7 +88,7 @@ public:
 
     /// @p bias [N], or nothing, filled up with zeros.
     [[nodiscard]] static Tensor<float, 1> padded_bias(std::size_t n_outputs, std::span<const float> bias) {
-        Tensor<float, 1> padded({kernels::panel_count(n_outputs) * kernels::panel_width});
+        Tensor<float, 1> padded({kernels::padded_outputs(n_outputs)});
         std::copy(bias.begin(), bias.end(), padded.data());
         return padded;
     }
@@ -81,12 +100,11 @@ public:
     void forward(const Compute& compute, const float* x, std::size_t rows, float* y,
                  kernels::Epilogue epilogue, PackedRows& packed) const {
         const std::size_t n_inputs = weight_.n_inputs();
-        packed.pack(compute, x, n_inputs, rows, n_inputs);
-        const std::size_t tile = packed.tile();
-        const std::size_t chunk = tile * tiles_per_chunk;
+        const std::size_t n_outputs = weight_.n_outputs();
+        packed.pack(compute, weight_.type(), x, rows, n_inputs);
+        const std::size_t chunk = kernels::max_linear_rows;
         const std::size_t chunks = (rows + chunk - 1) / chunk;
-        const std::size_t panels = kernels::panel_count(weight_.n_outputs());
-        const auto kernel = compute.kernels.linear[static_cast<std::size_t>(weight_.type())];
+        const std::size_t panels = kernels::panel_count(n_outputs);
         const std::size_t pieces = chunks * panels;
         const std::size_t grain = std::max<std::size_t>(1, pieces / (compute.pool.size() * 16));
         compute.pool.parallel_for(pieces, grain, [&](std::size_t begin, std::size_t end) {
@@ -94,26 +112,24 @@ public:
                 const std::size_t first = begin / panels * chunk;
                 const std::size_t panel = begin % panels;
                 const std::size_t panel_end = std::min(panels, panel + (end - begin));
-                kernel({.x = packed.data() + first * n_inputs,
-                        .tile = tile,
-                        .rows = std::min(chunk, rows - first),
-                        .n_inputs = n_inputs,
-                        .n_outputs = weight_.n_outputs(),
-                        .panels = weight_.panels(),
-                        .bias = bias_.data(),
-                        .y = y + first * weight_.n_outputs(),
-                        .y_stride = weight_.n_outputs(),
-                        .epilogue = epilogue},
-                       panel, panel_end);
+                compute.kernels.linear({.type = weight_.type(),
+                                        .plan = packed.plan(),
+                                        .x = packed.from_row(first),
+                                        .rows = std::min(chunk, rows - first),
+                                        .n_inputs = n_inputs,
+                                        .n_outputs = n_outputs,
+                                        .panels = weight_.panels(),
+                                        .bias = bias_.data(),
+                                        .y = y + first * n_outputs,
+                                        .y_stride = n_outputs,
+                                        .epilogue = epilogue},
+                                       panel, panel_end);
                 begin += panel_end - panel;
             }
         });
     }
 
 private:
-    /// 8 tiles of 12 rows and 768 inputs are 295 KB: they stay in the second-level cache beside a panel.
-    static constexpr std::size_t tiles_per_chunk = 8;
-
     PackedMatrix weight_;
     SharedTensor<float, 1> bias_;
 };

@@ -30,13 +30,26 @@ namespace gpt2 {
 /// How a model is loaded.
 struct LoadOptions {
     /// The format of the weight matrices in memory; by default each keeps that of the file. Half the bytes
-    /// are nearly twice the speed: float16 for a checkpoint in float32 costs next to no quality.
+    /// are nearly twice the speed: float16 for a checkpoint in float32 costs next to no quality. The integer
+    /// formats are rounded to nearest here; a converted file can have better ones (docs/quantization.md).
     std::optional<WeightType> weights{};
     /// The kernels to use; by default those of environment variable GPT2_ISA, else the best there are.
     std::optional<Isa> isa{};
     std::shared_ptr<ThreadPool> pool{}; ///< that packs or verifies; null: the process-wide one
     bool verify = false;                ///< calls Gpt2Model::verify() before the model is handed out
+    /// The format of the output head and of the embeddings that are tied to it; by default as @ref weights,
+    /// but int8 where that is int4.
+    std::optional<WeightType> head{};
 };
+
+namespace detail {
+
+[[nodiscard]] inline WeightTypes weight_types_of(const LoadOptions& options) noexcept {
+    const auto by_default = options.weights == WeightType::int4 ? WeightType::int8 : options.weights;
+    return {.blocks = options.weights, .head = options.head ? options.head : by_default};
+}
+
+} // namespace detail
 
 /// What Gpt2Model::verify() found; what it found wrong, it throws.
 struct Verification {
@@ -161,13 +174,12 @@ GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool
     }
     const ConvertedModel& file = *state_->file;
     const std::string where = detail::quoted(std::string_view(file.file().name()), 4096);
-    if (file.matrix("wte.weight").type() != state_->transformer.wte.type()) {
-        throw OptionError(detail::concat(where,
-                                         ": verify: expected weights in the file's own format, found them "
-                                         "converted to ",
-                                         to_string(state_->transformer.wte.type())));
-    }
     const auto threads = pool ? pool : ThreadPool::process_wide();
+    if (state_->is_converted) {
+        throw OptionError(detail::concat(
+            where,
+            ": verify: expected weights in the file's own formats, found them converted while loading"));
+    }
     file.check_data(*threads);
     const SelfTest test = file.self_test();
     Session session(*this, {.pool = threads, .kv_dtype = KvDtype::float32});
@@ -191,18 +203,18 @@ Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, const Tokeniz
                                      const LoadOptions& options) {
     const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
     const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
-    const CheckpointWeights weights(checkpoint, options.weights, *pool);
+    const CheckpointWeights weights(checkpoint, detail::weight_types_of(options), *pool);
     return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
-                     tokenizer, &kernels, std::nullopt},
+                     tokenizer, &kernels, std::nullopt, true},
                     checkpoint.name(), options);
 }
 
 template <class> Gpt2Model Gpt2Model::from_converted(const ConvertedModel& file, const LoadOptions& options) {
     const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
     const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
-    const ConvertedWeights weights(file, options.weights, *pool);
+    const ConvertedWeights weights(file, detail::weight_types_of(options), *pool);
     return complete({make_transformer(file.config(), file.has_separate_head(), weights),
-                     Tokenizer::of_converted(file.file()), &kernels, file},
+                     Tokenizer::of_converted(file.file()), &kernels, file, weights.any_converted()},
                     file.file().name(), options);
 }
 

@@ -19,6 +19,7 @@ struct ModelState {
     Tokenizer tokenizer;
     const kernels::Kernels* kernels;
     std::optional<ConvertedModel> file; ///< nothing if it came from a checkpoint
+    bool is_converted = false;          ///< whether matrices are in other formats than the file's
 };
 
 } // namespace gpt2::detail

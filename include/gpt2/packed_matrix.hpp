@@ -4,17 +4,19 @@
 #include "gpt2/error.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
 #include "gpt2/kernels/panel.hpp"
+#include "gpt2/quantize.hpp"
 #include "gpt2/tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <span>
 #include <string_view>
-#include <type_traits>
 #include <utility>
+#include <vector>
 
 /// @file
 /// A weight matrix in the layout of the kernels.
@@ -35,56 +37,46 @@ enum class MatrixLayout {
 
 namespace detail {
 
-/// Calls @p body with a value of the C++ type that @p type names.
-template <class Body> decltype(auto) with_weight_type(WeightType type, Body&& body) {
-    switch (type) {
-    case WeightType::float16:
+/// Calls @p body with a value of the C++ type of a tensor that a Checkpoint has made sure to be one of these.
+template <class Body> decltype(auto) with_float_type(Dtype dtype, Body&& body) {
+    switch (dtype) {
+    case Dtype::F16:
         return body(half{});
-    case WeightType::bfloat16:
+    case Dtype::BF16:
         return body(bfloat16{});
-    case WeightType::float32:
-        break;
+    default:
+        return body(float{});
     }
-    return body(float{});
 }
 
-/// The type of a tensor that a Checkpoint or a ConvertedModel has made sure to be one of these.
+/// The type in which a tensor of a checkpoint is kept as it is.
 [[nodiscard]] inline WeightType weight_type_of(Dtype dtype) noexcept {
     return dtype == Dtype::F16 ? WeightType::float16
                                : (dtype == Dtype::BF16 ? WeightType::bfloat16 : WeightType::float32);
 }
 
-template <class Target, class Source> [[nodiscard]] Target convert_weight(Source value) noexcept {
-    if constexpr (std::is_same_v<Target, Source>) {
-        return value;
-    } else {
-        return static_cast<Target>(static_cast<float>(value));
-    }
-}
-
-/// Fills one panel from a tensor at any address.
-template <class Target, class Source>
-void pack_panel(const std::byte* source, MatrixLayout layout, std::size_t n_inputs, std::size_t n_outputs,
-                std::size_t panel, Target* out) {
+/// The weights of one panel, [K][32], from a tensor at any address; outputs past N are zeros.
+template <class Source>
+void read_panel(const std::byte* source, MatrixLayout layout, std::size_t n_inputs, std::size_t n_outputs,
+                std::size_t panel, float* out) {
     const std::size_t first = panel * kernels::panel_width;
     const std::size_t lanes = std::min(kernels::panel_width, n_outputs - first);
     const auto element = [&](std::size_t index) {
         Source value;
         std::memcpy(&value, source + index * sizeof(Source), sizeof(Source));
-        return convert_weight<Target>(value);
+        return static_cast<float>(value);
     };
+    std::fill_n(out, n_inputs * kernels::panel_width, 0.0f);
     if (layout == MatrixLayout::inputs_by_outputs) {
         for (std::size_t k = 0; k < n_inputs; ++k) {
             for (std::size_t lane = 0; lane < lanes; ++lane) {
-                out[k * kernels::panel_width + kernels::panel_slot<Target>(lane)] =
-                    element(k * n_outputs + first + lane);
+                out[k * kernels::panel_width + lane] = element(k * n_outputs + first + lane);
             }
         }
     } else {
         for (std::size_t lane = 0; lane < lanes; ++lane) {
-            Target* const column = out + kernels::panel_slot<Target>(lane);
             for (std::size_t k = 0; k < n_inputs; ++k) {
-                column[k * kernels::panel_width] = element((first + lane) * n_inputs + k);
+                out[k * kernels::panel_width + lane] = element((first + lane) * n_inputs + k);
             }
         }
     }
@@ -105,18 +97,16 @@ public:
                                            WeightType type, ThreadPool& pool) {
         const std::size_t n_inputs = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 0 : 1];
         const std::size_t n_outputs = tensor.shape[layout == MatrixLayout::inputs_by_outputs ? 1 : 0];
-        return detail::with_weight_type(detail::weight_type_of(tensor.dtype), [&]<class Source>(Source) {
-            return build(type, n_inputs, n_outputs, pool, tensor.name,
-                         [&]<class Target>(std::size_t panel, Target* out) {
-                             detail::pack_panel<Target, Source>(tensor.data.data(), layout, n_inputs,
-                                                                n_outputs, panel, out);
-                         });
+        return detail::with_float_type(tensor.dtype, [&]<class Source>(Source) {
+            return build(type, n_inputs, n_outputs, pool, tensor.name, [&](std::size_t panel, float* out) {
+                detail::read_panel<Source>(tensor.data.data(), layout, n_inputs, n_outputs, panel, out);
+            });
         });
     }
 
     /// A matrix whose panels are there already.
-    /// @param panels  `[panel_count(N)][K][32]` of @p type at an address that suits it, and what keeps them
-    /// alive
+    /// @param panels  panel_count(N) times panel_bytes(type, K) at an address that suits the type, and what
+    ///                keeps them alive
     [[nodiscard]] static PackedMatrix of_panels(WeightType type, std::size_t n_inputs, std::size_t n_outputs,
                                                 std::shared_ptr<const std::byte> panels) noexcept {
         PackedMatrix matrix;
@@ -131,19 +121,14 @@ public:
     /// @param name  for messages
     /// @throws NumericError if a value becomes infinite by that
     [[nodiscard]] PackedMatrix converted(WeightType type, ThreadPool& pool, std::string_view name) const {
-        return detail::with_weight_type(type_, [&]<class Source>(Source) {
-            const auto* const source = reinterpret_cast<const Source*>(panels_.get());
-            return build(
-                type, n_inputs_, n_outputs_, pool, name, [&]<class Target>(std::size_t panel, Target* out) {
-                    const Source* const from = source + panel * n_inputs_ * kernels::panel_width;
-                    for (std::size_t k = 0; k < n_inputs_; ++k) {
-                        for (std::size_t lane = 0; lane < kernels::panel_width; ++lane) {
-                            out[k * kernels::panel_width + kernels::panel_slot<Target>(lane)] =
-                                detail::convert_weight<Target>(
-                                    from[k * kernels::panel_width + kernels::panel_slot<Source>(lane)]);
-                        }
-                    }
-                });
+        return build(type, n_inputs_, n_outputs_, pool, name, [&](std::size_t panel, float* out) {
+            std::vector<float> lane_values(n_inputs_);
+            for (std::size_t lane = 0; lane < kernels::panel_width; ++lane) {
+                kernels::read_lane(type_, panel_data(panel), n_inputs_, lane, lane_values.data());
+                for (std::size_t k = 0; k < n_inputs_; ++k) {
+                    out[k * kernels::panel_width + lane] = lane_values[k];
+                }
+            }
         });
     }
 
@@ -154,56 +139,57 @@ public:
 
     /// What one product reads.
     [[nodiscard]] std::size_t bytes() const noexcept {
-        return kernels::panel_count(n_outputs_) * kernels::panel_width * n_inputs_ * size_of(type_);
+        return kernels::panel_count(n_outputs_) * kernels::panel_bytes(type_, n_inputs_);
     }
 
     /// The weights [K] of output @p n as floats: the embedding of token n where the matrix is the tied
     /// output head.
     void read_output(std::size_t n, float* out) const noexcept {
-        detail::with_weight_type(type_, [&]<class Weight>(Weight) {
-            const auto* const weights = reinterpret_cast<const Weight*>(panels_.get()) +
-                                        kernels::panel_index<Weight>(n_inputs_, 0, n);
-            for (std::size_t k = 0; k < n_inputs_; ++k) {
-                out[k] = static_cast<float>(weights[k * kernels::panel_width]);
-            }
-        });
+        kernels::read_lane(type_, panel_data(n / kernels::panel_width), n_inputs_, n % kernels::panel_width,
+                           out);
     }
 
 private:
-    /// A matrix in memory of its own, each panel by @p fill(panel, out).
+    [[nodiscard]] const std::byte* panel_data(std::size_t panel) const noexcept {
+        return panels_.get() + panel * kernels::panel_bytes(type_, n_inputs_);
+    }
+
+    /// A matrix in memory of its own. @p fill(panel, out) gives the weights [K][32] of a panel.
     template <class Fill>
     [[nodiscard]] static PackedMatrix build(WeightType type, std::size_t n_inputs, std::size_t n_outputs,
                                             ThreadPool& pool, std::string_view name, const Fill& fill) {
         const std::size_t panels = kernels::panel_count(n_outputs);
-        const std::size_t panel_size = n_inputs * kernels::panel_width;
-        auto memory = std::make_shared<Tensor<std::byte, 1>>(
-            Tensor<std::byte, 1>::Shape{panels * panel_size * size_of(type)});
-        detail::with_weight_type(type, [&]<class Target>(Target) {
-            pool.parallel_for(panels, 1, [&](std::size_t begin, std::size_t end) {
-                for (std::size_t panel = begin; panel < end; ++panel) {
-                    auto* const out = reinterpret_cast<Target*>(memory->data()) + panel * panel_size;
-                    fill(panel, out);
-                    require_representable<Target>({out, panel_size}, name);
-                }
-            });
+        const std::size_t bytes = kernels::panel_bytes(type, n_inputs);
+        auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{panels * bytes});
+        const std::size_t grain = std::max<std::size_t>(1, panels / (pool.size() * 8));
+        pool.parallel_for(panels, grain, [&](std::size_t begin, std::size_t end) {
+            std::vector<float> values(n_inputs * kernels::panel_width);
+            for (std::size_t panel = begin; panel < end; ++panel) {
+                std::byte* const out = memory->data() + panel * bytes;
+                fill(panel, values.data());
+                detail::encode_panel(type, values.data(), n_inputs, out);
+                require_representable(type, {out, bytes}, name);
+            }
         });
         return of_panels(type, n_inputs, n_outputs, std::shared_ptr<const std::byte>(memory, memory->data()));
     }
 
-    /// Checkpoint tensors are finite; only rounding to half can change that.
-    template <class Weight>
-    static void require_representable(std::span<const Weight> values, std::string_view name) {
-        if constexpr (std::is_same_v<Weight, half> || std::is_same_v<Weight, bfloat16>) {
-            constexpr unsigned exponent = std::is_same_v<Weight, half> ? 0x7c00u : 0x7f80u;
-            unsigned found = 0;
-            for (const Weight value : values) {
-                found |= (value.bits & exponent) == exponent ? 1u : 0u;
-            }
-            if (found != 0) {
-                throw NumericError(
-                    detail::concat("tensor ", detail::quoted(name), ": expected values within ",
-                                   "the range of the 16-bit format asked for, found a larger one"));
-            }
+    /// Checkpoint tensors are finite; only rounding to a 16-bit format can change that.
+    static void require_representable(WeightType type, std::span<const std::byte> panel,
+                                      std::string_view name) {
+        if (type != WeightType::float16 && type != WeightType::bfloat16) {
+            return;
+        }
+        const unsigned exponent = type == WeightType::float16 ? 0x7c00u : 0x7f80u;
+        unsigned found = 0;
+        for (std::size_t i = 0; i < panel.size(); i += 2) {
+            std::uint16_t bits = 0;
+            std::memcpy(&bits, panel.data() + i, sizeof bits);
+            found |= (bits & exponent) == exponent ? 1u : 0u;
+        }
+        if (found != 0) {
+            throw NumericError(detail::concat("tensor ", detail::quoted(name), ": expected values within ",
+                                              "the range of ", to_string(type), ", found a larger one"));
         }
     }
 

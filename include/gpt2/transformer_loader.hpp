@@ -5,16 +5,28 @@
 #include "gpt2/io/converted_model.hpp"
 #include "gpt2/transformer.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 
 /// @file
 /// From named weights to the network.
 
 namespace gpt2 {
+
+/// The formats that somebody asks for; by default each matrix keeps its own.
+struct WeightTypes {
+    std::optional<WeightType> blocks{}; ///< of the matrices in the blocks
+    std::optional<WeightType> head{};   ///< of the output head and the embeddings
+
+    [[nodiscard]] std::optional<WeightType> of(std::string_view name) const noexcept {
+        return matrix_layout(name) == MatrixLayout::outputs_by_inputs ? head : blocks;
+    }
+};
 
 /// The network of a configuration, with weights from where @p weights has them:
 ///   weights.matrix(name)        -> PackedMatrix
@@ -30,7 +42,7 @@ template <class Weights>
     };
     const auto linear = [&](const std::string& name) {
         PackedMatrix weight = weights.matrix(name + ".weight");
-        const std::size_t padded = kernels::panel_count(weight.n_outputs()) * kernels::panel_width;
+        const std::size_t padded = kernels::padded_outputs(weight.n_outputs());
         return Linear(std::move(weight), weights.vector(name + ".bias", padded));
     };
     Transformer model;
@@ -57,34 +69,41 @@ template <class Weights>
 /// The weights of a converted model, where they lie in its file.
 class ConvertedWeights {
 public:
-    /// @param type  the format of all weight matrices; those that have another are converted into memory
-    ///              of their own
-    ConvertedWeights(const ConvertedModel& model, std::optional<WeightType> type, ThreadPool& pool)
-        : model_(model), type_(type), pool_(pool) {}
+    /// @param types  matrices that have another format are converted into memory of their own
+    ConvertedWeights(const ConvertedModel& model, const WeightTypes& types, ThreadPool& pool)
+        : model_(model), types_(types), pool_(pool) {}
 
     /// @throws NumericError if a weight exceeds the format
     [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
         const PackedMatrix found = model_.matrix(name);
-        return type_.value_or(found.type()) == found.type() ? found : found.converted(*type_, pool_, name);
+        const WeightType type = types_.of(name).value_or(found.type());
+        return type == found.type() ? found : found.converted(type, pool_, name);
     }
     [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
         return model_.vector(name, size);
     }
     [[nodiscard]] SharedTensor<float, 2> positions() const { return model_.positions(); }
 
+    /// Whether a matrix of the file has another format than is asked for.
+    [[nodiscard]] bool any_converted() const {
+        return std::ranges::any_of(model_.matrix_names(), [this](const std::string& name) {
+            const WeightType type = model_.matrix(name).type();
+            return types_.of(name).value_or(type) != type;
+        });
+    }
+
 private:
     const ConvertedModel& model_;
-    std::optional<WeightType> type_;
+    WeightTypes types_;
     ThreadPool& pool_;
 };
 
 /// The weights of a checkpoint, packed into memory of their own.
 class CheckpointWeights {
 public:
-    /// @param type  the format of all weight matrices; by default each keeps its own
     /// @throws FormatError naming a tensor with an infinity or a NaN
-    CheckpointWeights(const Checkpoint& checkpoint, std::optional<WeightType> type, ThreadPool& pool)
-        : checkpoint_(checkpoint), type_(type), pool_(pool) {
+    CheckpointWeights(const Checkpoint& checkpoint, const WeightTypes& types, ThreadPool& pool)
+        : checkpoint_(checkpoint), types_(types), pool_(pool) {
         require_finite_tensors();
     }
 
@@ -92,7 +111,7 @@ public:
     [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
         const CheckpointTensor& tensor = checkpoint_.tensor(name);
         return PackedMatrix::pack(tensor, matrix_layout(name),
-                                  type_.value_or(detail::weight_type_of(tensor.dtype)), pool_);
+                                  types_.of(name).value_or(detail::weight_type_of(tensor.dtype)), pool_);
     }
 
     [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
@@ -121,7 +140,7 @@ private:
     /// All elements, widened to float.
     void read(const std::string& name, float* out) const {
         const CheckpointTensor& tensor = checkpoint_.tensor(name);
-        detail::with_weight_type(detail::weight_type_of(tensor.dtype), [&]<class Source>(Source value) {
+        detail::with_float_type(tensor.dtype, [&]<class Source>(Source value) {
             for (std::size_t i = 0; i < tensor.size(); ++i) {
                 std::memcpy(&value, tensor.data.data() + i * sizeof(Source), sizeof(Source));
                 out[i] = static_cast<float>(value);
@@ -130,7 +149,7 @@ private:
     }
 
     const Checkpoint& checkpoint_;
-    std::optional<WeightType> type_;
+    WeightTypes types_;
     ThreadPool& pool_;
 };
 

@@ -103,8 +103,8 @@ std::vector<float> kernel_results(gpt2::Isa isa) {
 
 UnitResult GPT2_ODR_UNIT(const char* path) {
     UnitResult result;
-    for (const gpt2::Isa isa : {gpt2::Isa::portable, gpt2::Isa::avx2, gpt2::Isa::avx512}) {
-        if (isa <= gpt2::supported_isa()) {
+    for (const gpt2::Isa isa : gpt2::all_isas) {
+        if (gpt2::supports(isa)) {
             result.numbers.push_back(kernel_results(isa));
         }
     }

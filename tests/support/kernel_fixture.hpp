@@ -17,12 +17,29 @@
 
 namespace gpt2::test {
 
+inline constexpr WeightType all_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16,
+                                           WeightType::int8, WeightType::int4};
+
 /// The instruction sets that this machine has.
 [[nodiscard]] inline std::vector<Isa> levels() {
     std::vector<Isa> list;
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
-        if (isa <= supported_isa()) {
+    for (const Isa isa : all_isas) {
+        if (supports(isa)) {
             list.push_back(isa);
+        }
+    }
+    return list;
+}
+
+/// Every way in which a level takes rows through a matrix of a type.
+[[nodiscard]] inline std::vector<kernels::LinearPlan> plans(Isa isa, WeightType type) {
+    const kernels::LinearFormat& format = kernels::kernels_for(isa).formats[static_cast<std::size_t>(type)];
+    std::vector<kernels::LinearPlan> list;
+    for (const kernels::LinearPath* const path : {&format.direct, &format.expanded}) {
+        for (const kernels::LinearTile& tile : path->tiles) {
+            if (tile.rows != 0) {
+                list.push_back({path, tile});
+            }
         }
     }
     return list;

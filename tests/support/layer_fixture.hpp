@@ -40,12 +40,6 @@ template <class Source>
     return owned;
 }
 
-/// x as @p type holds it.
-[[nodiscard]] inline float rounded_to(float x, WeightType type) {
-    return gpt2::detail::with_weight_type(
-        type, [&]<class Weight>(Weight) { return static_cast<float>(static_cast<Weight>(x)); });
-}
-
 /// A linear layer beside the numbers in it.
 struct LinearReference {
     std::size_t n_inputs, n_outputs;
@@ -62,8 +56,12 @@ struct LinearReference {
         const auto owned = make_tensor<float>("weight", {K, N}, weight);
         layer = Linear(PackedMatrix::pack(owned.tensor, MatrixLayout::inputs_by_outputs, type, pool),
                        Linear::padded_bias(N, bias));
-        for (float& x : weight) {
-            x = rounded_to(x, type);
+        std::vector<float> output(K);
+        for (std::size_t n = 0; n < N; ++n) {
+            layer.weight().read_output(n, output.data());
+            for (std::size_t k = 0; k < K; ++k) {
+                weight[k * N + n] = output[k];
+            }
         }
     }
 

@@ -23,7 +23,9 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
+#include <ranges>
 #include <set>
 #include <span>
 #include <string>
@@ -36,6 +38,42 @@
 /// The format is specified in docs/model-format.md.
 
 namespace gpt2 {
+
+namespace detail {
+
+/// The type of a matrix by its tensor. Integer formats are bytes, and differ in the size of their units.
+[[nodiscard]] inline WeightType matrix_type(const TensorInfo& tensor) noexcept {
+    if (tensor.dtype != Dtype::U8) {
+        return weight_type_of(tensor.dtype);
+    }
+    return !tensor.shape.empty() && tensor.shape.back() == kernels::int4_unit.bytes ? WeightType::int4
+                                                                                    : WeightType::int8;
+}
+
+/// The shape of the tensor that holds a matrix.
+[[nodiscard]] inline std::array<std::size_t, 3> panel_shape(WeightType type, std::size_t n_inputs,
+                                                            std::size_t n_outputs) noexcept {
+    return {kernels::panel_count(n_outputs), kernels::unit_count(type, n_inputs),
+            kernels::is_integer(type) ? kernels::unit_of(type).bytes : kernels::panel_width};
+}
+
+/// @throws FormatError naming an integer matrix with a scale that is an infinity or a NaN
+GPT2_COLD inline void require_finite_scales(const TensorInfo& tensor, std::string_view file) {
+    const kernels::UnitShape unit = kernels::unit_of(matrix_type(tensor));
+    for (std::size_t at = unit.scales_at; at < tensor.data.size(); at += unit.bytes) {
+        for (std::size_t lane = 0; lane < kernels::panel_width; ++lane) {
+            bfloat16 scale;
+            std::memcpy(&scale, tensor.data.data() + at + lane * sizeof scale, sizeof scale);
+            if ((scale.bits & 0x7f80u) == 0x7f80u) {
+                throw FormatError(concat(quoted(file, 4096), ": tensor ",
+                                         quoted(std::string_view(tensor.name)),
+                                         ": expected finite scales, found ", static_cast<float>(scale)));
+            }
+        }
+    }
+}
+
+} // namespace detail
 
 /// Token ids, and the logits that a float64 computation gives after the last of them.
 struct SelfTest {
@@ -73,10 +111,13 @@ public:
     // The weights, by the names of a checkpoint (see make_transformer()).
 
     [[nodiscard]] PackedMatrix matrix(const std::string& name) const {
-        const TensorInfo& tensor = *file_.find(name); // [panels, K, 32]
-        return PackedMatrix::of_panels(detail::weight_type_of(tensor.dtype), tensor.shape[1],
-                                       outputs_of(name), keep(tensor.data.data()));
+        const TensorInfo& tensor = *file_.find(name);
+        const MatrixShape& shape = matrices_.find(name)->second;
+        return PackedMatrix::of_panels(detail::matrix_type(tensor), shape.n_inputs, shape.n_outputs,
+                                       keep(tensor.data.data()));
     }
+
+    [[nodiscard]] auto matrix_names() const { return std::views::keys(matrices_); }
 
     [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
         return {floats(name), {size}};
@@ -109,16 +150,8 @@ private:
     [[nodiscard]] std::string where() const { return detail::quoted(std::string_view(file_.name()), 4096); }
     void check_tensor(const std::string& name, std::span<const Dtype> types,
                       std::span<const std::size_t> shape) const;
-    void check_weights() const;
+    void check_weights();
     void check_self_test() const;
-
-    /// N of a matrix; the panels may have more.
-    [[nodiscard]] std::size_t outputs_of(std::string_view name) const noexcept {
-        return matrix_layout(name) == MatrixLayout::outputs_by_inputs ? config().vocab_size
-               : name.ends_with("attn.c_attn.weight")                 ? 3 * config().n_embd
-               : name.ends_with("mlp.c_fc.weight")                    ? config().n_inner
-                                                                      : config().n_embd;
-    }
 
     /// An address in the file that keeps the file mapped.
     template <class T> [[nodiscard]] std::shared_ptr<const T> keep(const T* address) const noexcept {
@@ -128,8 +161,14 @@ private:
         return keep(reinterpret_cast<const float*>(file_.find(name)->data.data()));
     }
 
+    struct MatrixShape {
+        std::size_t n_inputs = 0;
+        std::size_t n_outputs = 0;
+    };
+
     SafetensorsFile file_;
     ConfigJson config_;
+    std::map<std::string, MatrixShape, std::less<>> matrices_; ///< by name; the panels may have more
 };
 
 namespace detail {
@@ -174,8 +213,8 @@ GPT2_COLD inline void ConvertedModel::check_tensor(const std::string& name, std:
     }
 }
 
-GPT2_COLD inline void ConvertedModel::check_weights() const {
-    constexpr std::array matrix_types{Dtype::F32, Dtype::F16, Dtype::BF16};
+GPT2_COLD inline void ConvertedModel::check_weights() {
+    constexpr std::array matrix_types{Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::U8};
     constexpr std::array vector_types{Dtype::F32};
     const auto expected = expected_tensors(config(), has_separate_head());
     for (const ExpectedTensor& tensor : expected) {
@@ -183,8 +222,10 @@ GPT2_COLD inline void ConvertedModel::check_weights() const {
             const bool by_inputs = matrix_layout(tensor.name) == MatrixLayout::inputs_by_outputs;
             const std::size_t inputs = tensor.shape[by_inputs ? 0 : 1];
             const std::size_t outputs = tensor.shape[by_inputs ? 1 : 0];
-            check_tensor(tensor.name, matrix_types,
-                         std::array{kernels::panel_count(outputs), inputs, kernels::panel_width});
+            const TensorInfo* const found = file_.find(tensor.name);
+            const WeightType type = found == nullptr ? WeightType::float32 : detail::matrix_type(*found);
+            check_tensor(tensor.name, matrix_types, detail::panel_shape(type, inputs, outputs));
+            matrices_[tensor.name] = {inputs, outputs};
             continue;
         }
         std::vector<std::size_t> shape = tensor.shape;
@@ -259,6 +300,8 @@ template <class> GPT2_COLD void ConvertedModel::check_data(ThreadPool& pool) con
             const TensorInfo& tensor = tensors[i];
             if (tensor.dtype == Dtype::F32 || tensor.dtype == Dtype::F16 || tensor.dtype == Dtype::BF16) {
                 require_finite({tensor.name, file_.name(), tensor.dtype, tensor.shape, tensor.data, nullptr});
+            } else if (tensor.dtype == Dtype::U8 && matrices_.contains(tensor.name)) {
+                detail::require_finite_scales(tensor, file_.name());
             }
         }
     });

@@ -31,18 +31,65 @@ enum class Epilogue {
     relu,      ///< y = max(x W + b, 0)
 };
 
+/// Rows that go through a panel together.
+struct LinearTile {
+    std::size_t rows = 0;
+    /// Adds products to sums [rows][32]: of @p n groups of inputs, from @p weights, units of the panel, and
+    /// @p x, the tile's activations for them.
+    void (*block)(const std::byte* weights, const std::byte* x, std::size_t n, float* sums) = nullptr;
+};
+using LinearTiles = std::array<LinearTile, 5>; ///< ascending; those not used have 0 rows
+
+/// A way to take rows through a panel.
+struct LinearPath {
+    LinearTiles tiles{};
+    /// Brings @p n units into the form that the tiles read; null if they read them as they are.
+    void (*expand)(const std::byte* units, std::size_t n, std::byte* out) = nullptr;
+};
+
+/// The kernels of a weight type.
+struct LinearFormat {
+    LinearPath direct{};
+    LinearPath expanded{};
+    std::size_t expand_from = static_cast<std::size_t>(-1); ///< rows from which on `expanded` is the faster
+};
+
+/// How some rows go through the panels. No plan changes a result.
+struct LinearPlan {
+    const LinearPath* path = nullptr;
+    LinearTile tile{};
+};
+
+inline constexpr std::size_t max_linear_rows = 96; ///< in a call of Kernels::linear, a multiple of all tiles
+inline constexpr std::size_t linear_block_inputs = 256;   ///< inputs that several tiles take in turns
+inline constexpr std::ptrdiff_t prefetch_distance = 2048; ///< bytes ahead in the stream of weights
+
 /// y = epilogue(x W + b) for @ref rows rows and a range of panels.
 struct LinearArgs {
-    const float* x = nullptr;          ///< packed by pack_rows(): tiles of `tile` rows, each [K][tile]
-    std::size_t tile = 1;              ///< rows in a tile, one of Kernels::tiles
-    std::size_t rows = 0;              ///< rows to compute; those that fill up the last tile are not stored
-    std::size_t n_inputs = 0;          ///< K
-    std::size_t n_outputs = 0;         ///< N; the last panel may be partly filled
-    const std::byte* panels = nullptr; ///< of the format that the kernel is for, panel 0 first
+    WeightType type = WeightType::float32;
+    LinearPlan plan{};            ///< Kernels::plan_for() of the type
+    const std::byte* x = nullptr; ///< packed for the tile by pack_rows() or Kernels::quantize_rows()
+    std::size_t rows = 0;      ///< at most max_linear_rows; those that fill up the last tile are not stored
+    std::size_t n_inputs = 0;  ///< K
+    std::size_t n_outputs = 0; ///< N; the last panel may be partly filled
+    const std::byte* panels = nullptr; ///< panel 0 first
     const float* bias = nullptr;       ///< [panels * 32]
     float* y = nullptr;                ///< row r, output n at y[r * y_stride + n]
     std::size_t y_stride = 0;
     Epilogue epilogue = Epilogue::store;
+};
+
+/// Activations of an integer format: rows [rows][K], @ref stride apart, into tiles. A tile is, for each group
+/// of inputs, `[group / 4][tile][4]` signed bytes, then the rows' scales (float), then for each row minus the
+/// type's zero times the sum of its bytes (int32). Rows that fill up the last tile are not written.
+struct QuantizeArgs {
+    WeightType type = WeightType::int8;
+    const float* x = nullptr;
+    std::size_t stride = 0;
+    std::size_t rows = 0;
+    std::size_t n_inputs = 0;
+    std::size_t tile = 1;
+    std::byte* out = nullptr;
 };
 
 /// One query against the first @ref n_positions keys and values of its head.
@@ -58,13 +105,13 @@ struct AttendArgs {
 
 /// The kernels of one instruction set. Every pointer is set; nothing allocates or throws.
 struct Kernels {
-    using Linear = void (*)(const LinearArgs&, std::size_t panel_begin, std::size_t panel_end);
     using Attend = void (*)(const AttendArgs&);
 
     Isa isa = Isa::portable;
-    std::array<std::size_t, 5> tiles{}; ///< rows that go through together, ascending; the last is the largest
-    std::array<Linear, 3> linear{};     ///< by WeightType
-    std::array<Attend, 2> attend{};     ///< by KvDtype
+    std::array<LinearFormat, n_weight_types> formats{}; ///< by WeightType
+    void (*linear)(const LinearArgs&, std::size_t panel_begin, std::size_t panel_end) = nullptr;
+    void (*quantize_rows)(const QuantizeArgs&) = nullptr;
+    std::array<Attend, 2> attend{}; ///< by KvDtype
     /// y = (x - mean) / sqrt(variance + epsilon) * gain + bias over n values
     void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, std::size_t n,
                        float* y) = nullptr;
@@ -75,26 +122,43 @@ struct Kernels {
     /// the Epilogue::gelu_erf function over n values
     void (*gelu_erf)(const float* x, float* out, std::size_t n) = nullptr;
 
-    /// The tile size that takes @p rows rows through fastest: a tile costs its rows, filled or not, and about
-    /// two more for reading the weights.
-    [[nodiscard]] std::size_t tile_for(std::size_t rows) const noexcept {
-        const auto cost = [rows](std::size_t tile) { return (rows + tile - 1) / tile * (tile + 2); };
-        std::size_t best = tiles.front();
-        for (const std::size_t tile : tiles) {
-            if (cost(tile) <= cost(best)) {
-                best = tile;
+    /// What takes @p rows rows through a matrix fastest: a tile costs its rows, filled or not, and about two
+    /// more for reading the weights.
+    [[nodiscard]] LinearPlan plan_for(WeightType type, std::size_t rows) const noexcept {
+        const LinearFormat& format = formats[static_cast<std::size_t>(type)];
+        const LinearPath& path = rows >= format.expand_from ? format.expanded : format.direct;
+        const auto cost = [rows](const LinearTile& tile) {
+            return (rows + tile.rows - 1) / tile.rows * (tile.rows + 2);
+        };
+        LinearPlan plan{&path, path.tiles.front()};
+        for (const LinearTile& tile : path.tiles) {
+            if (tile.rows != 0 && cost(tile) <= cost(plan.tile)) {
+                plan.tile = tile;
             }
         }
-        return best;
+        return plan;
     }
 };
 
 } // namespace kernels
 } // namespace gpt2
 
+#if defined(__GNUC__)
+#define GPT2_INLINE inline __attribute__((always_inline)) GPT2_TARGET
+#else
+#define GPT2_INLINE inline
+#endif
+#define GPT2_KERNEL GPT2_TARGET inline
+
 #define GPT2_LEVEL portable
 #define GPT2_TARGET
+#define GPT2_WIDE 0
 #include "gpt2/kernels/level.inl"
+#define GPT2_DOT plain
+#define GPT2_ISA_NAME portable
+#include "gpt2/kernels/table.inl"
+#undef GPT2_ISA_NAME
+#undef GPT2_DOT
 #undef GPT2_TARGET
 #undef GPT2_LEVEL
 
@@ -102,29 +166,64 @@ struct Kernels {
 #define GPT2_LEVEL avx2
 #define GPT2_TARGET GPT2_TARGET_AVX2
 #include "gpt2/kernels/level.inl"
+#define GPT2_DOT plain
+#define GPT2_ISA_NAME avx2
+#include "gpt2/kernels/table.inl"
+#undef GPT2_ISA_NAME
+#undef GPT2_DOT
+#undef GPT2_TARGET
+#define GPT2_TARGET GPT2_TARGET_AVX2_VNNI
+#define GPT2_DOT vnni
+#define GPT2_ISA_NAME avx2_vnni
+#include "gpt2/kernels/table.inl"
+#undef GPT2_ISA_NAME
+#undef GPT2_DOT
 #undef GPT2_TARGET
 #undef GPT2_LEVEL
+#undef GPT2_WIDE
 
 #define GPT2_LEVEL avx512
 #define GPT2_TARGET GPT2_TARGET_AVX512
+#define GPT2_WIDE 1
 #include "gpt2/kernels/level.inl"
+#define GPT2_DOT plain
+#define GPT2_ISA_NAME avx512
+#include "gpt2/kernels/table.inl"
+#undef GPT2_ISA_NAME
+#undef GPT2_DOT
+#undef GPT2_TARGET
+#define GPT2_TARGET GPT2_TARGET_AVX512_VNNI
+#define GPT2_DOT vnni
+#define GPT2_ISA_NAME avx512_vnni
+#include "gpt2/kernels/table.inl"
+#undef GPT2_ISA_NAME
+#undef GPT2_DOT
 #undef GPT2_TARGET
 #undef GPT2_LEVEL
 #endif
+#undef GPT2_WIDE
+#undef GPT2_KERNEL
+#undef GPT2_INLINE
 
 namespace gpt2::kernels {
 
 /// The table of @p isa, which the machine must support (choose_isa() makes sure).
 [[nodiscard]] inline const Kernels& kernels_for([[maybe_unused]] Isa isa) noexcept {
 #if GPT2_X86
-    if (isa == Isa::avx512) {
-        return avx512::table();
-    }
-    if (isa == Isa::avx2) {
-        return avx2::table();
+    switch (isa) {
+    case Isa::avx512_vnni:
+        return avx512::vnni::table();
+    case Isa::avx512:
+        return avx512::plain::table();
+    case Isa::avx2_vnni:
+        return avx2::vnni::table();
+    case Isa::avx2:
+        return avx2::plain::table();
+    case Isa::portable:
+        break;
     }
 #endif
-    return portable::table();
+    return portable::plain::table();
 }
 
 } // namespace gpt2::kernels

@@ -5,6 +5,7 @@
 #include "gpt2/kernels/isa.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #if GPT2_X86
@@ -12,6 +13,7 @@
 #include <immintrin.h>
 
 #define GPT2_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define GPT2_TARGET_AVX2_VNNI __attribute__((target("avx2,fma,f16c,avxvnni")))
 #define GPT2_INLINE inline __attribute__((always_inline)) GPT2_TARGET_AVX2
 
 /// @file
@@ -109,6 +111,82 @@ GPT2_INLINE float max(F32x16 a) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+
+struct Bytes {
+    __m256i lo, hi;
+};
+struct I32x16 {
+    __m256i lo, hi;
+};
+
+GPT2_INLINE __m256i load_half(const std::byte* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+GPT2_INLINE Bytes load_bytes(const std::byte* p) {
+    return {load_half(p), load_half(p + 32)};
+}
+GPT2_INLINE void load_nibbles(const std::byte* p, Bytes& low, Bytes& high) {
+    const __m256i mask = _mm256_set1_epi8(15);
+    const Bytes both = load_bytes(p);
+    low = {_mm256_and_si256(both.lo, mask), _mm256_and_si256(both.hi, mask)};
+    high = {_mm256_and_si256(_mm256_srli_epi16(both.lo, 4), mask),
+            _mm256_and_si256(_mm256_srli_epi16(both.hi, 4), mask)};
+}
+GPT2_INLINE void store(std::byte* p, Bytes a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.lo);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 32), a.hi);
+}
+GPT2_INLINE void store_low_bytes(std::byte* p, F32x16 a) {
+    const __m256i order = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4,
+                                           8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+    const __m256i lo = _mm256_shuffle_epi8(_mm256_castps_si256(a.lo), order); // 4 bytes in each half
+    const __m256i hi = _mm256_shuffle_epi8(_mm256_castps_si256(a.hi), order);
+    const __m256i both = _mm256_unpacklo_epi32(lo, hi); // elements 0, 8 | 4, 12
+    const __m128i even = _mm256_castsi256_si128(both);
+    const __m128i odd = _mm256_extracti128_si256(both, 1);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(even, odd));
+}
+GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
+    int quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    const __m256i all = _mm256_set1_epi32(quad);
+    return {all, all};
+}
+GPT2_INLINE F32x16 to_float(I32x16 a) {
+    return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
+}
+
+namespace plain {
+template <std::int32_t Zero> GPT2_INLINE I32x16 start_dot(std::int32_t correction) {
+    const __m256i all = _mm256_set1_epi32(Zero == 8 ? correction : 0);
+    return {all, all};
+}
+template <std::int32_t Zero> GPT2_INLINE __m256i dot_half(__m256i sum, __m256i w, __m256i x) {
+    __m256i pairs;
+    if constexpr (Zero == 8) { // 2 * 15 * 127 < 2^15
+        pairs = _mm256_maddubs_epi16(w, x);
+    } else { // |x| times w with the sign of x: 2 * 127 * 127 < 2^15
+        const __m256i weight = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+        pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(weight, x));
+    }
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+template <std::int32_t Zero> GPT2_INLINE I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
+    return {dot_half<Zero>(sum.lo, w.lo, x.lo), dot_half<Zero>(sum.hi, w.hi, x.hi)};
+}
+} // namespace plain
+
+namespace vnni {
+#define GPT2_INLINE_VNNI inline __attribute__((always_inline)) GPT2_TARGET_AVX2_VNNI
+template <std::int32_t> GPT2_INLINE_VNNI I32x16 start_dot(std::int32_t correction) {
+    const __m256i all = _mm256_set1_epi32(correction);
+    return {all, all};
+}
+template <std::int32_t> GPT2_INLINE_VNNI I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
+    return {_mm256_dpbusd_avx_epi32(sum.lo, w.lo, x.lo), _mm256_dpbusd_avx_epi32(sum.hi, w.hi, x.hi)};
+}
+#undef GPT2_INLINE_VNNI
+} // namespace vnni
 
 } // namespace gpt2::kernels::avx2
 

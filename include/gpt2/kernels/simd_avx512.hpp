@@ -5,12 +5,15 @@
 #include "gpt2/kernels/isa.hpp"
 
 #include <cstddef>
+#include <cstdint>
 
 #if GPT2_X86
 
 #include <immintrin.h>
 
 #define GPT2_TARGET_AVX512 __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl")))
+#define GPT2_TARGET_AVX512_VNNI                                                                              \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #define GPT2_INLINE inline __attribute__((always_inline)) GPT2_TARGET_AVX512
 
 /// @file
@@ -104,6 +107,67 @@ GPT2_INLINE float max(F32x16 a) {
     const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
 }
+
+struct Bytes {
+    __m512i v;
+};
+struct I32x16 {
+    __m512i v;
+};
+
+GPT2_INLINE Bytes load_bytes(const std::byte* p) {
+    return {_mm512_loadu_si512(p)};
+}
+GPT2_INLINE void load_nibbles(const std::byte* p, Bytes& low, Bytes& high) {
+    const __m512i mask = _mm512_set1_epi8(15);
+    const __m512i both = _mm512_loadu_si512(p);
+    low.v = _mm512_and_si512(both, mask);
+    high.v = _mm512_and_si512(_mm512_srli_epi16(both, 4), mask);
+}
+GPT2_INLINE void store(std::byte* p, Bytes a) {
+    _mm512_storeu_si512(p, a.v);
+}
+GPT2_INLINE void store_low_bytes(std::byte* p, F32x16 a) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm512_maskz_cvtepi32_epi8(all, _mm512_castps_si512(a.v)));
+}
+GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
+    int quad;
+    __builtin_memcpy(&quad, p, sizeof quad);
+    return {_mm512_set1_epi32(quad)};
+}
+GPT2_INLINE F32x16 to_float(I32x16 a) {
+    return {_mm512_maskz_cvtepi32_ps(all, a.v)};
+}
+
+namespace plain {
+template <std::int32_t Zero> GPT2_INLINE I32x16 start_dot(std::int32_t correction) {
+    return {_mm512_set1_epi32(Zero == 8 ? correction : 0)};
+}
+template <std::int32_t Zero> GPT2_INLINE I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
+    __m512i pairs;
+    if constexpr (Zero == 8) { // 2 * 15 * 127 < 2^15
+        pairs = _mm512_maddubs_epi16(w.v, x.v);
+    } else { // |x| times w with the sign of x: 2 * 127 * 127 < 2^15
+        const __m512i zero = _mm512_setzero_si512();
+        const __m512i weight = _mm512_xor_si512(w.v, _mm512_set1_epi8(-128));
+        const __m512i with_sign = _mm512_mask_sub_epi8(weight, _mm512_movepi8_mask(x.v), zero, weight);
+        pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(x.v), with_sign);
+    }
+    return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+}
+} // namespace plain
+
+namespace vnni {
+#define GPT2_INLINE_VNNI inline __attribute__((always_inline)) GPT2_TARGET_AVX512_VNNI
+template <std::int32_t> GPT2_INLINE_VNNI I32x16 start_dot(std::int32_t correction) {
+    return {_mm512_set1_epi32(correction)};
+}
+template <std::int32_t> GPT2_INLINE_VNNI I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
+    return {_mm512_dpbusd_epi32(sum.v, w.v, x.v)};
+}
+#undef GPT2_INLINE_VNNI
+} // namespace vnni
 
 } // namespace gpt2::kernels::avx512
 

@@ -35,6 +35,17 @@
 /// | `keep_first(a, n, rest)` | a in the first n lanes, rest in the others |
 /// | `sum(a)` | of all lanes: i with i + 8, then i + 4, i + 2, i + 1 |
 /// | `max(a)` | of all lanes |
+///
+/// `Bytes` are sixteen quads of four bytes, and `I32x16` sixteen integers below 2^24.
+///
+/// | function | result |
+/// |---|---|
+/// | `load_bytes(p)` | 64 bytes |
+/// | `load_nibbles(p, low, high)` | the low and the high halves of 64 bytes |
+/// | `store_low_bytes(p, a)` | 16 bytes: the lowest of each lane's bit pattern |
+/// | `broadcast_quad(p)` | the same 4 bytes in each quad |
+/// | `dot<Zero>(sum, w, x)` | sum + the dot products of quads, w less Zero times signed x, where the chain
+/// began with | | `start_dot<Zero>(correction)` | -Zero times the sum of all x in all lanes |
 
 namespace gpt2::kernels::portable {
 
@@ -262,5 +273,72 @@ inline float max(F32x16 a) {
     const float odd = four[1] > four[3] ? four[1] : four[3];
     return even > odd ? even : odd;
 }
+
+/// Floats are exact for the integers that occur here.
+struct I32x16 {
+    F32x16 v;
+};
+struct Bytes {
+    std::uint32_t quads[16];
+};
+
+inline Bytes load_bytes(const std::byte* p) {
+    Bytes a;
+    std::memcpy(a.quads, p, sizeof a.quads);
+    return a;
+}
+inline void load_nibbles(const std::byte* p, Bytes& low, Bytes& high) {
+    const Bytes both = load_bytes(p);
+    for (int i = 0; i < 16; ++i) {
+        low.quads[i] = both.quads[i] & 0x0f0f0f0fu;
+        high.quads[i] = both.quads[i] >> 4 & 0x0f0f0f0fu;
+    }
+}
+inline void store(std::byte* p, const Bytes& a) {
+    std::memcpy(p, a.quads, sizeof a.quads);
+}
+inline void store_low_bytes(std::byte* p, F32x16 a) {
+    std::uint32_t bits[16];
+    float lanes[16];
+    store(lanes, a);
+    std::memcpy(bits, lanes, sizeof bits);
+    for (int i = 0; i < 16; ++i) {
+        p[i] = static_cast<std::byte>(bits[i] & 0xffu);
+    }
+}
+inline const std::byte* broadcast_quad(const std::byte* p) {
+    return p;
+}
+inline F32x16 to_float(I32x16 a) {
+    return a.v;
+}
+/// Bytes of four quads as floats.
+inline Quad quad_bytes(const std::uint32_t* quads, int byte) {
+#if GPT2_XSIMD
+    using Signed = xsimd::batch<std::int32_t, Arch>;
+    const QuadBits bits = (QuadBits::load_unaligned(quads) >> (8 * byte)) & QuadBits(0xffu);
+    return xsimd::to_float(xsimd::bitwise_cast<Signed>(bits));
+#else
+    return quad_map([&](int i) { return static_cast<float>(quads[i] >> (8 * byte) & 0xffu); });
+#endif
+}
+
+namespace plain {
+template <std::int32_t> inline I32x16 start_dot(std::int32_t correction) {
+    return {broadcast(static_cast<float>(correction))};
+}
+template <std::int32_t> inline I32x16 dot(I32x16 sum, const Bytes& w, const std::byte* x) {
+    for (int byte = 0; byte < 4; ++byte) {
+        std::int8_t value;
+        std::memcpy(&value, x + byte, 1);
+        const Quad factor = quad(static_cast<float>(value));
+        sum.v.q0 = quad_fma(factor, quad_bytes(w.quads, byte), sum.v.q0);
+        sum.v.q1 = quad_fma(factor, quad_bytes(w.quads + 4, byte), sum.v.q1);
+        sum.v.q2 = quad_fma(factor, quad_bytes(w.quads + 8, byte), sum.v.q2);
+        sum.v.q3 = quad_fma(factor, quad_bytes(w.quads + 12, byte), sum.v.q3);
+    }
+    return sum;
+}
+} // namespace plain
 
 } // namespace gpt2::kernels::portable

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: MIT
+// Included by level.inl, once per instruction set.
+
+namespace gpt2::kernels::GPT2_LEVEL {
+
+GPT2_INLINE void load_weights(const float* p, F32x16& a, F32x16& b) {
+    a = load(p);
+    b = load(p + 16);
+}
+GPT2_INLINE void load_weights(const half* p, F32x16& a, F32x16& b) {
+    a = load(p);
+    b = load(p + 16);
+}
+GPT2_INLINE void load_weights(const bfloat16* p, F32x16& a, F32x16& b) {
+    load_pair(p, a, b);
+}
+
+/// The 32 outputs of one panel for the rows of one tile, as accumulators in registers. Rows are struct
+/// members rather than an array, so that no compiler puts them in memory.
+template <std::size_t Rows> struct Accumulators {
+    Accumulators<Rows - 1> rest;
+    F32x16 low, high;
+
+    GPT2_INLINE void read(const float* sums) {
+        rest.read(sums);
+        low = load(sums + (Rows - 1) * panel_width);
+        high = load(sums + (Rows - 1) * panel_width + 16);
+    }
+    GPT2_INLINE void step(const float* x, F32x16 a, F32x16 b) {
+        rest.step(x, a, b);
+        const F32x16 input = broadcast(x[Rows - 1]);
+        low = fma(input, a, low);
+        high = fma(input, b, high);
+    }
+    GPT2_INLINE void write(float* sums) const {
+        rest.write(sums);
+        store(sums + (Rows - 1) * panel_width, low);
+        store(sums + (Rows - 1) * panel_width + 16, high);
+    }
+};
+
+template <> struct Accumulators<0> {
+    GPT2_INLINE void read(const float*) {}
+    GPT2_INLINE void step(const float*, F32x16, F32x16) {}
+    GPT2_INLINE void write(float*) const {}
+};
+
+/// The LinearTile::block of a float format.
+template <class Weight, std::size_t Rows>
+GPT2_KERNEL void multiply_float(const std::byte* panel, const std::byte* rows, std::size_t n, float* sums) {
+    const auto* weights = reinterpret_cast<const Weight*>(panel);
+    const auto* x = reinterpret_cast<const float*>(rows);
+    Accumulators<Rows> accumulators;
+    accumulators.read(sums);
+    for (std::size_t k = 0; k < n; ++k) {
+        if constexpr (Rows <= 8) {
+            for (std::size_t line = 0; line < panel_width * sizeof(Weight); line += 64) {
+                __builtin_prefetch(reinterpret_cast<const char*>(weights) + prefetch_distance + line);
+            }
+        }
+        F32x16 a;
+        F32x16 b;
+        load_weights(weights, a, b);
+        accumulators.step(x, a, b);
+        weights += panel_width;
+        x += Rows;
+    }
+    accumulators.write(sums);
+}
+
+/// The LinearPath::expand of the 16-bit formats: float32, exactly.
+template <class Weight> GPT2_KERNEL void widen(const std::byte* panel, std::size_t n, std::byte* out) {
+    const auto* weights = reinterpret_cast<const Weight*>(panel);
+    auto* wide = reinterpret_cast<float*>(out);
+    for (std::size_t k = 0; k < n; ++k) {
+        F32x16 a;
+        F32x16 b;
+        load_weights(weights + k * panel_width, a, b);
+        store(wide + k * panel_width, a);
+        store(wide + k * panel_width + 16, b);
+    }
+}
+
+/// Tile sizes by registers: rows * 2 blocks of sixteen accumulators, 2 of weights and a broadcast fit into
+/// 32 registers of 16 lanes (12 rows), 16 of 8 (3) and, on NEON, 32 of 4 (3).
+constexpr LinearTiles float_tiles() {
+    return {{{1, &multiply_float<float, 1>},
+             {2, &multiply_float<float, 2>},
+#if GPT2_WIDE
+             {4, &multiply_float<float, 4>},
+             {8, &multiply_float<float, 8>},
+             {12, &multiply_float<float, 12>}}};
+#else
+             {3, &multiply_float<float, 3>}}};
+#endif
+}
+
+/// Few rows read the 16-bit weights as they are; more read what was widened once for all of them.
+template <class Weight> constexpr LinearFormat narrow_format() {
+    return {.direct = {.tiles = {{{1, &multiply_float<Weight, 1>},
+                                  {2, &multiply_float<Weight, 2>},
+#if GPT2_WIDE
+                                  {4, &multiply_float<Weight, 4>},
+                                  {8, &multiply_float<Weight, 8>}}}},
+            .expanded = {.tiles = float_tiles(), .expand = &widen<Weight>},
+            .expand_from = 9};
+#else
+                                  {3, &multiply_float<Weight, 3>}}}},
+            .expanded = {.tiles = float_tiles(), .expand = &widen<Weight>},
+            .expand_from = 4};
+#endif
+}
+
+} // namespace gpt2::kernels::GPT2_LEVEL

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// Included by table.inl, once per instruction set and kind of dot product.
+
+namespace gpt2::kernels::GPT2_LEVEL::GPT2_DOT {
+
+/// What the tiles read: int8 and int4 as they are stored, and int4 with a byte for each weight.
+struct Int8 {
+    static constexpr UnitShape shape = int8_unit;
+    static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
+        low = load_bytes(unit + quad * 128);
+        high = load_bytes(unit + quad * 128 + 64);
+    }
+};
+struct Int4 {
+    static constexpr UnitShape shape = int4_unit;
+    static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
+        load_nibbles(unit + quad * 64, low, high);
+    }
+};
+struct Int4Bytes {
+    static constexpr UnitShape shape{.group = 32, .bytes = 1088, .x_bytes = 40, .zero = 8, .scales_at = 1024};
+    static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
+        Int8::load(unit, quad, low, high);
+    }
+};
+
+/// The dot products of one group, and what they add to the outputs.
+template <class Format, std::size_t Rows> struct Dots {
+    Dots<Format, Rows - 1> rest;
+    I32x16 low, high;
+
+    GPT2_INLINE void start(const std::byte* corrections) {
+        rest.start(corrections);
+        std::int32_t correction;
+        __builtin_memcpy(&correction, corrections + 4 * (Rows - 1), sizeof correction);
+        low = start_dot<Format::shape.zero>(correction);
+        high = low;
+    }
+    GPT2_INLINE void step(const std::byte* quads, const Bytes& a, const Bytes& b) {
+        rest.step(quads, a, b);
+        const auto x = broadcast_quad(quads + 4 * (Rows - 1));
+        low = dot<Format::shape.zero>(low, a, x);
+        high = dot<Format::shape.zero>(high, b, x);
+    }
+    GPT2_INLINE void add_to(Accumulators<Rows>& sums, const std::byte* scales, F32x16 a, F32x16 b) const {
+        rest.add_to(sums.rest, scales, a, b);
+        float scale;
+        __builtin_memcpy(&scale, scales + 4 * (Rows - 1), sizeof scale);
+        sums.low = fma(to_float(low), mul(a, broadcast(scale)), sums.low);
+        sums.high = fma(to_float(high), mul(b, broadcast(scale)), sums.high);
+    }
+};
+
+template <class Format> struct Dots<Format, 0> {
+    GPT2_INLINE void start(const std::byte*) {}
+    GPT2_INLINE void step(const std::byte*, const Bytes&, const Bytes&) {}
+    GPT2_INLINE void add_to(Accumulators<0>&, const std::byte*, F32x16, F32x16) const {}
+};
+
+/// The LinearTile::block of an integer format: for each group in order the exact sum of products of
+/// integers, which is a float without rounding (64 * 127 * 127 < 2^24), times the product of both scales.
+template <class Format, std::size_t Rows>
+GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std::size_t n, float* sums) {
+    constexpr UnitShape shape = Format::shape;
+    Accumulators<Rows> accumulators;
+    accumulators.read(sums);
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t line = 0; line < shape.bytes; line += 64) {
+            __builtin_prefetch(reinterpret_cast<const char*>(unit) + prefetch_distance + line);
+        }
+        Dots<Format, Rows> dots;
+        dots.start(x + Rows * (shape.group + 4));
+        for (std::size_t quad = 0; quad < shape.group / 4; ++quad) {
+            Bytes low;
+            Bytes high;
+            Format::load(unit, quad, low, high);
+            dots.step(x + quad * Rows * 4, low, high);
+        }
+        F32x16 low;
+        F32x16 high;
+        load_pair(reinterpret_cast<const bfloat16*>(unit + shape.scales_at), low, high);
+        dots.add_to(accumulators, x + Rows * shape.group, low, high);
+        unit += shape.bytes;
+        x += Rows * shape.x_bytes;
+    }
+    accumulators.write(sums);
+}
+
+/// The LinearPath::expand of int4: a byte for each weight.
+GPT2_KERNEL void unpack_int4(const std::byte* unit, std::size_t n, std::byte* out) {
+    for (std::size_t i = 0; i < n; ++i) {
+        for (std::size_t quad = 0; quad < 8; ++quad) {
+            Bytes low;
+            Bytes high;
+            load_nibbles(unit + quad * 64, low, high);
+            store(out + quad * 128, low);
+            store(out + quad * 128 + 64, high);
+        }
+        __builtin_memcpy(out + Int4Bytes::shape.scales_at, unit + int4_unit.scales_at, 64);
+        unit += int4_unit.bytes;
+        out += Int4Bytes::shape.bytes;
+    }
+}
+
+} // namespace gpt2::kernels::GPT2_LEVEL::GPT2_DOT
