@@ -142,7 +142,7 @@ std::vector<std::vector<float>> make_rows(std::size_t rows, std::size_t n_inputs
     return list;
 }
 
-std::string check_product(Isa isa, const LinearPlan& plan, WeightType type, const IntegerMatrix& matrix,
+std::string check_product(Isa isa, const LinearTile& tile, WeightType type, const IntegerMatrix& matrix,
                           const std::vector<std::vector<float>>& rows, std::size_t n_outputs) {
     const Kernels& kernels = kernels_for(isa);
     const std::size_t n_inputs = rows.front().size();
@@ -151,19 +151,19 @@ std::string check_product(Isa isa, const LinearPlan& plan, WeightType type, cons
         x.insert(x.end(), row.begin(), row.end());
     }
     std::vector<float> bias = test::Numbers(5).numbers(padded_outputs(n_outputs));
-    const std::size_t tile = plan.tile.rows;
     const std::size_t row_bytes = unit_count(type, n_inputs) * unit_of(type).x_bytes;
-    std::vector<std::byte> packed((rows.size() + tile - 1) / tile * tile * row_bytes, std::byte{0x5a});
+    std::vector<std::byte> packed((rows.size() + tile.rows - 1) / tile.rows * tile.rows * row_bytes,
+                                  std::byte{0x5a});
     kernels.quantize_rows({.type = type,
                            .x = x.data(),
                            .stride = n_inputs,
                            .rows = rows.size(),
                            .n_inputs = n_inputs,
-                           .tile = tile,
+                           .tile = tile.rows,
                            .out = packed.data()});
     std::vector<float> y(rows.size() * n_outputs, 0.0f);
     kernels.linear({.type = type,
-                    .plan = plan,
+                    .tile = tile,
                     .x = packed.data(),
                     .rows = rows.size(),
                     .n_inputs = n_inputs,
@@ -193,13 +193,13 @@ TEST_CASE("integer formats: products are those of the definition, bit for bit, o
                 const IntegerMatrix matrix(type, n_inputs, n_outputs);
                 const auto rows = make_rows(5, n_inputs);
                 for (const Isa isa : test::levels()) {
-                    for (const LinearPlan& plan : test::plans(isa, type)) {
+                    for (const LinearTile& tile : test::tiles(isa, type)) {
                         CAPTURE(to_string(type));
                         CAPTURE(to_string(isa));
                         CAPTURE(n_inputs);
                         CAPTURE(n_outputs);
-                        CAPTURE(plan.tile.rows);
-                        CHECK(check_product(isa, plan, type, matrix, rows, n_outputs) == "");
+                        CAPTURE(tile.rows);
+                        CHECK(check_product(isa, tile, type, matrix, rows, n_outputs) == "");
                     }
                 }
             }
@@ -215,7 +215,7 @@ TEST_CASE("integer formats: any number of rows") {
             for (const Isa isa : test::levels()) {
                 CAPTURE(n);
                 CAPTURE(to_string(isa));
-                CHECK(check_product(isa, kernels_for(isa).plan_for(type, n), type, matrix, rows, 40) == "");
+                CHECK(check_product(isa, kernels_for(isa).tile_for(type, n), type, matrix, rows, 40) == "");
             }
         }
     }
@@ -249,7 +249,7 @@ TEST_CASE("integer formats: the largest sums are exact") {
                                        .out = packed.data()});
                 std::vector<float> y(32);
                 kernels.linear({.type = type,
-                                .plan = kernels.plan_for(type, 1),
+                                .tile = kernels.tile_for(type, 1),
                                 .x = packed.data(),
                                 .rows = 1,
                                 .n_inputs = unit.group,
@@ -281,18 +281,18 @@ TEST_CASE("integer formats: an infinity or a NaN in a row reaches all its output
                 const std::vector<float> bias(64, 0.0f);
                 for (const Isa isa : test::levels()) {
                     const Kernels& kernels = kernels_for(isa);
-                    const LinearPlan plan = kernels.plan_for(type, 2);
+                    const LinearTile tile = kernels.tile_for(type, 2);
                     std::vector<std::byte> packed(4 * unit_count(type, 200) * unit_of(type).x_bytes);
                     kernels.quantize_rows({.type = type,
                                            .x = x.data(),
                                            .stride = 200,
                                            .rows = 2,
                                            .n_inputs = 200,
-                                           .tile = plan.tile.rows,
+                                           .tile = tile.rows,
                                            .out = packed.data()});
                     std::vector<float> y(80);
                     kernels.linear({.type = type,
-                                    .plan = plan,
+                                    .tile = tile,
                                     .x = packed.data(),
                                     .rows = 2,
                                     .n_inputs = 200,

@@ -63,13 +63,12 @@ public:
 
     /// Runs the kernel over the first @p rows rows, with the panels in the ranges between @p cuts, and says
     /// what is wrong with the result.
-    std::string check(Isa isa, const LinearPlan& plan, std::size_t rows, Epilogue epilogue,
+    std::string check(Isa isa, const LinearTile& tile, std::size_t rows, Epilogue epilogue,
                       std::size_t extra_stride, std::size_t misalignment,
                       std::span<const std::size_t> cuts = {}) const {
         const Kernels& kernels = kernels_for(isa);
-        const std::size_t tile = plan.tile.rows;
-        GuardedFloats packed((rows + tile - 1) / tile * tile * n_inputs_, misalignment);
-        pack_rows(x_.data(), n_inputs_, rows, n_inputs_, tile, packed.data());
+        GuardedFloats packed((rows + tile.rows - 1) / tile.rows * tile.rows * n_inputs_, misalignment);
+        pack_rows(x_.data(), n_inputs_, rows, n_inputs_, tile.rows, packed.data());
         GuardedFloats bias(bias_, misalignment);
         const std::size_t stride = n_outputs_ + extra_stride;
         GuardedFloats y((rows - 1) * stride + n_outputs_, misalignment);
@@ -79,7 +78,7 @@ public:
             }
         }
         const LinearArgs args{.type = type_of<Weight>,
-                              .plan = plan,
+                              .tile = tile,
                               .x = reinterpret_cast<const std::byte*>(packed.data()),
                               .rows = rows,
                               .n_inputs = n_inputs_,
@@ -202,16 +201,15 @@ constexpr Epilogue epilogues[] = {Epilogue::store, Epilogue::add, Epilogue::gelu
 template <class Weight> void check_all(std::size_t rows, std::size_t n_inputs, std::size_t n_outputs) {
     const Problem<Weight> problem(rows, n_inputs, n_outputs);
     for (const Isa isa : test::levels()) {
-        for (const LinearPlan& plan : test::plans(isa, type_of<Weight>)) {
+        for (const LinearTile& tile : test::tiles(isa, type_of<Weight>)) {
             for (const Epilogue epilogue : epilogues) {
                 CAPTURE(to_string(isa));
-                CAPTURE(plan.tile.rows);
-                CAPTURE((plan.path->expand != nullptr));
+                CAPTURE(tile.rows);
                 CAPTURE(n_inputs);
                 CAPTURE(n_outputs);
                 CAPTURE(static_cast<int>(epilogue));
                 const std::size_t odd = epilogue == Epilogue::store || epilogue == Epilogue::relu ? 1 : 0;
-                CHECK(problem.check(isa, plan, rows, epilogue, 3 * odd, odd) == "");
+                CHECK(problem.check(isa, tile, rows, epilogue, 3 * odd, odd) == "");
             }
         }
     }
@@ -238,14 +236,14 @@ TEST_CASE_TEMPLATE("linear: numbers of outputs", Weight, float, half, bfloat16) 
 TEST_CASE_TEMPLATE("linear: every number of rows up to three tiles and one", Weight, float, half, bfloat16) {
     const Problem<Weight> problem(37, 19, 49);
     for (const Isa isa : test::levels()) {
-        for (const LinearPlan& plan : test::plans(isa, type_of<Weight>)) {
-            for (std::size_t rows = 1; rows <= 3 * plan.tile.rows + 1; ++rows) {
+        for (const LinearTile& tile : test::tiles(isa, type_of<Weight>)) {
+            for (std::size_t rows = 1; rows <= 3 * tile.rows + 1; ++rows) {
                 for (const Epilogue epilogue : epilogues) {
                     CAPTURE(to_string(isa));
-                    CAPTURE(plan.tile.rows);
+                    CAPTURE(tile.rows);
                     CAPTURE(rows);
                     CAPTURE(static_cast<int>(epilogue));
-                    CHECK(problem.check(isa, plan, rows, epilogue, rows % 4, rows % 16) == "");
+                    CHECK(problem.check(isa, tile, rows, epilogue, rows % 4, rows % 16) == "");
                 }
             }
         }
@@ -257,10 +255,10 @@ TEST_CASE("linear: a vocabulary, panels in several calls") {
     const std::size_t cuts[] = {0, 1, 700, 700, 1569, 1570};
     for (const Isa isa : test::levels()) {
         CAPTURE(to_string(isa));
-        const std::vector<LinearPlan> plans = test::plans(isa, WeightType::float16);
-        CHECK(problem.check(isa, plans.front(), 1, Epilogue::store, 0, 0) == "");
-        CHECK(problem.check(isa, plans.front(), 1, Epilogue::store, 0, 1, cuts) == "");
-        CHECK(problem.check(isa, plans.back(), 1, Epilogue::store, 0, 0) == "");
+        const std::vector<LinearTile> tiles = test::tiles(isa, WeightType::float16);
+        CHECK(problem.check(isa, tiles.front(), 1, Epilogue::store, 0, 0) == "");
+        CHECK(problem.check(isa, tiles.front(), 1, Epilogue::store, 0, 1, cuts) == "");
+        CHECK(problem.check(isa, tiles.back(), 1, Epilogue::store, 0, 0) == "");
     }
 }
 
@@ -270,7 +268,7 @@ TEST_CASE("linear: panels outside the range are left alone") {
         const std::vector<float> bias(3 * panel_width, 0.0f);
         const float x = 2.0f;
         GuardedFloats y(3 * panel_width);
-        kernels_for(isa).linear({.plan = kernels_for(isa).plan_for(WeightType::float32, 1),
+        kernels_for(isa).linear({.tile = kernels_for(isa).tile_for(WeightType::float32, 1),
                                  .x = reinterpret_cast<const std::byte*>(&x),
                                  .rows = 1,
                                  .n_inputs = 1,
@@ -294,7 +292,7 @@ TEST_CASE("linear: NaN in a row reaches all its outputs, through every epilogue"
     for (const Isa isa : test::levels()) {
         for (const Epilogue epilogue : epilogues) {
             std::vector<float> y(20, 0.0f);
-            kernels_for(isa).linear({.plan = kernels_for(isa).plan_for(WeightType::float32, 1),
+            kernels_for(isa).linear({.tile = kernels_for(isa).tile_for(WeightType::float32, 1),
                                      .x = reinterpret_cast<const std::byte*>(x),
                                      .rows = 1,
                                      .n_inputs = 2,
@@ -323,7 +321,7 @@ template <class Weight> void check_widening(Isa isa) {
     std::vector<float> y(panels.size());
     const Kernels& kernels = kernels_for(isa);
     kernels.linear({.type = type_of<Weight>,
-                    .plan = kernels.plan_for(type_of<Weight>, 1),
+                    .tile = kernels.tile_for(type_of<Weight>, 1),
                     .x = reinterpret_cast<const std::byte*>(&x),
                     .rows = 1,
                     .n_inputs = 1,
@@ -376,29 +374,26 @@ TEST_CASE("pack_rows: tiles of rows, the last filled up with zeros") {
     }
 }
 
-TEST_CASE("plan_for: one of the tiles; one row is never padded, and few rows take one pass") {
+TEST_CASE("tile_for: one of the tiles; one row is never padded") {
     for (const Isa isa : test::levels()) {
         const Kernels& kernels = kernels_for(isa);
         CHECK(kernels.isa == isa);
         for (const WeightType type : test::all_types) {
             CAPTURE(to_string(isa));
             CAPTURE(to_string(type));
-            CHECK(kernels.plan_for(type, 1).tile.rows == 1);
-            CHECK((kernels.plan_for(type, 1).path->expand == nullptr));
+            CHECK(kernels.tile_for(type, 1).rows == 1);
             for (std::size_t rows = 1; rows <= 30; ++rows) {
-                const LinearPlan plan = kernels.plan_for(type, rows);
-                REQUIRE((plan.tile.block != nullptr));
-                CHECK(max_linear_rows % plan.tile.rows == 0);
-                const std::vector<LinearPlan> all = test::plans(isa, type);
-                CHECK(std::ranges::any_of(all, [&](const LinearPlan& other) {
-                    return other.path == plan.path && other.tile.block == plan.tile.block;
+                const LinearTile tile = kernels.tile_for(type, rows);
+                CHECK(max_linear_rows % tile.rows == 0);
+                CHECK(std::ranges::any_of(test::tiles(isa, type), [&](const LinearTile& other) {
+                    return other.rows == tile.rows && other.block == tile.block;
                 }));
             }
         }
     }
     if (supports(Isa::avx512)) { // two tiles of 8 rather than 12 and 4 in a tile of 12
-        CHECK(kernels_for(Isa::avx512).plan_for(WeightType::float32, 16).tile.rows == 8);
-        CHECK(kernels_for(Isa::avx512).plan_for(WeightType::float16, 512).tile.rows == 12);
+        CHECK(kernels_for(Isa::avx512).tile_for(WeightType::float32, 16).rows == 8);
+        CHECK(kernels_for(Isa::avx512).tile_for(WeightType::float16, 512).rows == 12);
     }
 }
 

@@ -29,8 +29,8 @@ public:
     /// and not copied.
     void pack(const Compute& compute, WeightType type, const float* x, std::size_t rows,
               std::size_t n_inputs) {
-        plan_ = compute.kernels.plan_for(type, rows);
-        const std::size_t tile = plan_.tile.rows;
+        tile_ = compute.kernels.tile_for(type, rows);
+        const std::size_t tile = tile_.rows;
         const kernels::UnitShape unit = kernels::unit_of(type);
         row_bytes_ = kernels::unit_count(type, n_inputs) * unit.x_bytes;
         data_ = reinterpret_cast<const std::byte*>(x);
@@ -62,7 +62,7 @@ public:
         });
     }
 
-    [[nodiscard]] const kernels::LinearPlan& plan() const noexcept { return plan_; }
+    [[nodiscard]] const kernels::LinearTile& tile() const noexcept { return tile_; }
 
     /// From row @p first on, which begins a tile.
     [[nodiscard]] const std::byte* from_row(std::size_t first) const noexcept {
@@ -73,7 +73,7 @@ private:
     Tensor<std::byte, 1> memory_;
     const std::byte* data_ = nullptr;
     std::size_t row_bytes_ = 0;
-    kernels::LinearPlan plan_{};
+    kernels::LinearTile tile_{};
 };
 
 /// A linear layer: a weight matrix in any format and a bias. Immutable and thread-safe.
@@ -113,7 +113,7 @@ public:
                 const std::size_t panel = begin % panels;
                 const std::size_t panel_end = std::min(panels, panel + (end - begin));
                 compute.kernels.linear({.type = weight_.type(),
-                                        .plan = packed.plan(),
+                                        .tile = packed.tile(),
                                         .x = packed.from_row(first),
                                         .rows = std::min(chunk, rows - first),
                                         .n_inputs = n_inputs,

@@ -31,15 +31,12 @@ inline constexpr WeightType all_types[] = {WeightType::float32, WeightType::floa
     return list;
 }
 
-/// Every way in which a level takes rows through a matrix of a type.
-[[nodiscard]] inline std::vector<kernels::LinearPlan> plans(Isa isa, WeightType type) {
-    const kernels::LinearFormat& format = kernels::kernels_for(isa).formats[static_cast<std::size_t>(type)];
-    std::vector<kernels::LinearPlan> list;
-    for (const kernels::LinearPath* const path : {&format.direct, &format.expanded}) {
-        for (const kernels::LinearTile& tile : path->tiles) {
-            if (tile.rows != 0) {
-                list.push_back({path, tile});
-            }
+/// The tiles of a level for a type.
+[[nodiscard]] inline std::vector<kernels::LinearTile> tiles(Isa isa, WeightType type) {
+    std::vector<kernels::LinearTile> list;
+    for (const kernels::LinearTile& tile : kernels::kernels_for(isa).tiles[static_cast<std::size_t>(type)]) {
+        if (tile.rows != 0) {
+            list.push_back(tile);
         }
     }
     return list;

@@ -40,26 +40,6 @@ struct LinearTile {
 };
 using LinearTiles = std::array<LinearTile, 5>; ///< ascending; those not used have 0 rows
 
-/// A way to take rows through a panel.
-struct LinearPath {
-    LinearTiles tiles{};
-    /// Brings @p n units into the form that the tiles read; null if they read them as they are.
-    void (*expand)(const std::byte* units, std::size_t n, std::byte* out) = nullptr;
-};
-
-/// The kernels of a weight type.
-struct LinearFormat {
-    LinearPath direct{};
-    LinearPath expanded{};
-    std::size_t expand_from = static_cast<std::size_t>(-1); ///< rows from which on `expanded` is the faster
-};
-
-/// How some rows go through the panels. No plan changes a result.
-struct LinearPlan {
-    const LinearPath* path = nullptr;
-    LinearTile tile{};
-};
-
 inline constexpr std::size_t max_linear_rows = 96; ///< in a call of Kernels::linear, a multiple of all tiles
 inline constexpr std::size_t linear_block_inputs = 256;   ///< inputs that several tiles take in turns
 inline constexpr std::ptrdiff_t prefetch_distance = 2048; ///< bytes ahead in the stream of weights
@@ -67,7 +47,7 @@ inline constexpr std::ptrdiff_t prefetch_distance = 2048; ///< bytes ahead in th
 /// y = epilogue(x W + b) for @ref rows rows and a range of panels.
 struct LinearArgs {
     WeightType type = WeightType::float32;
-    LinearPlan plan{};            ///< Kernels::plan_for() of the type
+    LinearTile tile{};            ///< one of the type's; which one changes no result
     const std::byte* x = nullptr; ///< packed for the tile by pack_rows() or Kernels::quantize_rows()
     std::size_t rows = 0;      ///< at most max_linear_rows; those that fill up the last tile are not stored
     std::size_t n_inputs = 0;  ///< K
@@ -108,7 +88,7 @@ struct Kernels {
     using Attend = void (*)(const AttendArgs&);
 
     Isa isa = Isa::portable;
-    std::array<LinearFormat, n_weight_types> formats{}; ///< by WeightType
+    std::array<LinearTiles, n_weight_types> tiles{}; ///< by WeightType
     void (*linear)(const LinearArgs&, std::size_t panel_begin, std::size_t panel_end) = nullptr;
     void (*quantize_rows)(const QuantizeArgs&) = nullptr;
     std::array<Attend, 2> attend{}; ///< by KvDtype
@@ -122,21 +102,20 @@ struct Kernels {
     /// the Epilogue::gelu_erf function over n values
     void (*gelu_erf)(const float* x, float* out, std::size_t n) = nullptr;
 
-    /// What takes @p rows rows through a matrix fastest: a tile costs its rows, filled or not, and about two
-    /// more for reading the weights.
-    [[nodiscard]] LinearPlan plan_for(WeightType type, std::size_t rows) const noexcept {
-        const LinearFormat& format = formats[static_cast<std::size_t>(type)];
-        const LinearPath& path = rows >= format.expand_from ? format.expanded : format.direct;
+    /// The tile that takes @p rows rows through a matrix fastest: one costs its rows, filled or not, and
+    /// about two more for reading the weights.
+    [[nodiscard]] LinearTile tile_for(WeightType type, std::size_t rows) const noexcept {
+        const LinearTiles& list = tiles[static_cast<std::size_t>(type)];
         const auto cost = [rows](const LinearTile& tile) {
             return (rows + tile.rows - 1) / tile.rows * (tile.rows + 2);
         };
-        LinearPlan plan{&path, path.tiles.front()};
-        for (const LinearTile& tile : path.tiles) {
-            if (tile.rows != 0 && cost(tile) <= cost(plan.tile)) {
-                plan.tile = tile;
+        LinearTile best = list.front();
+        for (const LinearTile& tile : list) {
+            if (tile.rows != 0 && cost(tile) <= cost(best)) {
+                best = tile;
             }
         }
-        return plan;
+        return best;
     }
 };
 

@@ -37,14 +37,12 @@ GPT2_KERNEL void finish_rows(const float* values, std::size_t rows, float* y, st
 /// inputs: the same chain for any number of rows. With several tiles of rows the inputs go in blocks that
 /// stay in the first-level cache, and the sums, which are stored and loaded exactly, wait in between.
 GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
-    const LinearPath& path = *args.plan.path;
-    const LinearTile& tile = args.plan.tile;
+    const LinearTile& tile = args.tile;
     const UnitShape unit = unit_of(args.type);
     const std::size_t n_units = unit_count(args.type, args.n_inputs);
     const std::byte* const weights = args.panels + panel * n_units * unit.bytes;
     const float* const bias = args.bias + panel * panel_width;
     alignas(64) float sums[max_linear_rows * panel_width];
-    alignas(64) std::byte expanded[linear_block_inputs * panel_width * sizeof(float)];
     const F32x16 low = load(bias);
     const F32x16 high = load(bias + 16);
     const std::size_t rows = (args.rows + tile.rows - 1) / tile.rows * tile.rows;
@@ -52,18 +50,12 @@ GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
         store(sums + row * panel_width, low);
         store(sums + row * panel_width + 16, high);
     }
-    const std::size_t block =
-        rows == tile.rows && path.expand == nullptr ? n_units : linear_block_inputs / unit.group;
+    const std::size_t block = rows == tile.rows ? n_units : linear_block_inputs / unit.group;
     for (std::size_t first = 0; first < n_units; first += block) {
         const std::size_t n = n_units - first < block ? n_units - first : block;
-        const std::byte* source = weights + first * unit.bytes;
-        if (path.expand != nullptr) {
-            path.expand(source, n, expanded);
-            source = expanded;
-        }
         for (std::size_t row = 0; row < rows; row += tile.rows) {
             const std::byte* const x = args.x + (row * n_units + first * tile.rows) * unit.x_bytes;
-            tile.block(source, x, n, sums + row * panel_width);
+            tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width);
         }
     }
     const std::size_t n = args.n_outputs - panel * panel_width;

@@ -68,46 +68,23 @@ GPT2_KERNEL void multiply_float(const std::byte* panel, const std::byte* rows, s
     accumulators.write(sums);
 }
 
-/// The LinearPath::expand of the 16-bit formats: float32, exactly.
-template <class Weight> GPT2_KERNEL void widen(const std::byte* panel, std::size_t n, std::byte* out) {
-    const auto* weights = reinterpret_cast<const Weight*>(panel);
-    auto* wide = reinterpret_cast<float*>(out);
-    for (std::size_t k = 0; k < n; ++k) {
-        F32x16 a;
-        F32x16 b;
-        load_weights(weights + k * panel_width, a, b);
-        store(wide + k * panel_width, a);
-        store(wide + k * panel_width + 16, b);
-    }
-}
-
 /// Tile sizes by registers: rows * 2 blocks of sixteen accumulators, 2 of weights and a broadcast fit into
-/// 32 registers of 16 lanes (12 rows), 16 of 8 (3) and, on NEON, 32 of 4 (3).
-constexpr LinearTiles float_tiles() {
-    return {{{1, &multiply_float<float, 1>},
-             {2, &multiply_float<float, 2>},
+/// 32 registers of 16 lanes (12 rows), 16 of 8 (3, or 2 where widening needs some) and, on NEON, 32 of 4 (3).
+template <class Weight> constexpr LinearTiles float_tiles() {
 #if GPT2_WIDE
-             {4, &multiply_float<float, 4>},
-             {8, &multiply_float<float, 8>},
-             {12, &multiply_float<float, 12>}}};
+    return {{{1, &multiply_float<Weight, 1>},
+             {2, &multiply_float<Weight, 2>},
+             {4, &multiply_float<Weight, 4>},
+             {8, &multiply_float<Weight, 8>},
+             {12, &multiply_float<Weight, 12>}}};
 #else
-             {3, &multiply_float<float, 3>}}};
-#endif
-}
-
-/// Few rows read the 16-bit weights as they are; more read what was widened once for all of them.
-template <class Weight> constexpr LinearFormat narrow_format() {
-    return {.direct = {.tiles = {{{1, &multiply_float<Weight, 1>},
-                                  {2, &multiply_float<Weight, 2>},
-#if GPT2_WIDE
-                                  {4, &multiply_float<Weight, 4>},
-                                  {8, &multiply_float<Weight, 8>}}}},
-            .expanded = {.tiles = float_tiles(), .expand = &widen<Weight>},
-            .expand_from = 9};
-#else
-                                  {3, &multiply_float<Weight, 3>}}}},
-            .expanded = {.tiles = float_tiles(), .expand = &widen<Weight>},
-            .expand_from = 4};
+    if constexpr (sizeof(Weight) == 4) {
+        return {{{1, &multiply_float<Weight, 1>},
+                 {2, &multiply_float<Weight, 2>},
+                 {3, &multiply_float<Weight, 3>}}};
+    } else {
+        return {{{1, &multiply_float<Weight, 1>}, {2, &multiply_float<Weight, 2>}}};
+    }
 #endif
 }
 

@@ -3,7 +3,6 @@
 
 namespace gpt2::kernels::GPT2_LEVEL::GPT2_DOT {
 
-/// What the tiles read: int8 and int4 as they are stored, and int4 with a byte for each weight.
 struct Int8 {
     static constexpr UnitShape shape = int8_unit;
     static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
@@ -15,12 +14,6 @@ struct Int4 {
     static constexpr UnitShape shape = int4_unit;
     static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
         load_nibbles(unit + quad * 64, low, high);
-    }
-};
-struct Int4Bytes {
-    static constexpr UnitShape shape{.group = 32, .bytes = 1088, .x_bytes = 40, .zero = 8, .scales_at = 1024};
-    static GPT2_INLINE void load(const std::byte* unit, std::size_t quad, Bytes& low, Bytes& high) {
-        Int8::load(unit, quad, low, high);
     }
 };
 
@@ -86,20 +79,11 @@ GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std
     accumulators.write(sums);
 }
 
-/// The LinearPath::expand of int4: a byte for each weight.
-GPT2_KERNEL void unpack_int4(const std::byte* unit, std::size_t n, std::byte* out) {
-    for (std::size_t i = 0; i < n; ++i) {
-        for (std::size_t quad = 0; quad < 8; ++quad) {
-            Bytes low;
-            Bytes high;
-            load_nibbles(unit + quad * 64, low, high);
-            store(out + quad * 128, low);
-            store(out + quad * 128 + 64, high);
-        }
-        __builtin_memcpy(out + Int4Bytes::shape.scales_at, unit + int4_unit.scales_at, 64);
-        unit += int4_unit.bytes;
-        out += Int4Bytes::shape.bytes;
-    }
+/// Four rows are 8 chains of dot products, enough to hide their latency, and leave registers for the sums.
+template <class Format> constexpr LinearTiles integer_tiles() {
+    return {{{1, &multiply_integer<Format, 1>},
+             {2, &multiply_integer<Format, 2>},
+             {4, &multiply_integer<Format, 4>}}};
 }
 
 } // namespace gpt2::kernels::GPT2_LEVEL::GPT2_DOT
