@@ -25,7 +25,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <ranges>
 #include <set>
 #include <span>
 #include <string>
@@ -117,7 +116,13 @@ public:
                                        keep(tensor.data.data()));
     }
 
-    [[nodiscard]] auto matrix_names() const { return std::views::keys(matrices_); }
+    [[nodiscard]] std::vector<std::string> matrix_names() const {
+        std::vector<std::string> names;
+        for (const auto& [name, shape] : matrices_) {
+            names.push_back(name);
+        }
+        return names;
+    }
 
     [[nodiscard]] SharedTensor<float, 1> vector(const std::string& name, std::size_t size) const {
         return {floats(name), {size}};
