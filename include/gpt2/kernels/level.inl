@@ -27,6 +27,7 @@ template <class> const Kernels& table() noexcept {
         .tiles = tile_sizes,
         .linear = {&linear<float>, &linear<half>, &linear<bfloat16>},
         .attend = {&attend<float>, &attend<half>},
+        .write_kv = {&write_kv<float>, &write_kv<half>},
         .layer_norm = &layer_norm,
         .exp_shifted = &exp_shifted,
         .gelu_tanh = &apply<GeluTanh>,
