@@ -143,8 +143,9 @@ Config one_layer() {
 
 void fill(KvCache& cache, std::size_t n_positions) {
     const auto numbers = values(768);
-    for (std::size_t position = 0; position < n_positions; ++position) {
-        cache.write(0, position, numbers.data(), numbers.data());
+    for (std::size_t head = 0; head < 12; ++head) {
+        const float* const row = numbers.data() + head * 64;
+        cache.write(chosen_kernels(), 0, head, {.keys = row, .values = row, .n_rows = n_positions});
     }
 }
 
@@ -206,11 +207,15 @@ void attend_kernel(benchmark::State& state, KvDtype kv_dtype) {
     fill(cache, depth);
     const auto query = values(768);
     std::vector<float> out(768);
-    std::vector<float> scratch(64);
+    std::vector<float> scratch(2 * 64);
     for (auto _ : state) {
         for (std::size_t head = 0; head < 12; ++head) {
-            cache.attend(chosen_kernels(), 0, head, query.data() + head * 64, depth, out.data() + head * 64,
-                         scratch.data());
+            cache.attend(chosen_kernels(), 0, head,
+                         {.queries = query.data() + head * 64,
+                          .n_queries = 1,
+                          .n_positions = depth,
+                          .out = out.data() + head * 64,
+                          .scratch = scratch.data()});
         }
         benchmark::ClobberMemory();
     }

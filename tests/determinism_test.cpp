@@ -204,6 +204,11 @@ TEST_CASE("every token by itself, and pieces that end where blocks do") {
     CHECK(mismatch(read(novella(), with(2), tokens, {15, 2, 46, 2, 191, 44}), expected) == "");
     CHECK(mismatch(read(novella(), with(2), tokens, {256, 44}), expected) == "");
     CHECK(mismatch(read(novella(), with(2), tokens, {257, 43}), expected) == "");
+    for (const std::size_t n : {7u, 64u}) {
+        Pieces pieces(n_text / n, n);
+        pieces.push_back(n_text % n);
+        CHECK(mismatch(read(novella(), with(3), tokens, pieces), expected) == "");
+    }
 }
 
 TEST_CASE("in a batch with others, whatever their lengths, logits and caches") {

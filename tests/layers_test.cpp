@@ -308,6 +308,8 @@ TEST_CASE("Attention: sequences mixed in one pass, in any cut, against float64")
         {{100}, {1}, {0, 5}},           // a prompt beside decoding
         {{7, 0, 13}, {0, 1, 64}, {3}},  // anything
         {{0, 16}, {63, 1, 1}, {0, 17}}, // around the borders of blocks
+        {{7}, {64}, {1}},               // pieces of each kind of length
+        {{3, 2}, {15, 2}, {1, 30}},     // parts of tiles of queries
     };
     for (const KvDtype dtype : {KvDtype::float32, KvDtype::float16}) {
         const AttentionFixture fixture({80, 100, 31}, dtype);

@@ -5,9 +5,12 @@
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/linear.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <functional>
 #include <span>
+#include <vector>
 
 /// @file
 /// Causal self-attention with several heads.
@@ -15,12 +18,39 @@
 namespace gpt2 {
 
 /// One token on its way through the model: rows of any sequences, in any mixture, share a pass. The rows
-/// of one sequence follow each other in the order of their positions.
+/// of one sequence lie side by side in the order of their positions.
 struct Row {
     TokenId token = 0;
     std::size_t position = 0;
     KvCache* cache = nullptr; ///< of the token's sequence, filled up to the first of its rows
     bool wants_logits = false;
+};
+
+/// Rows of one sequence that go through attention together: up to 16, within a multiple of 16 positions.
+struct QueryBlock {
+    std::size_t first = 0; ///< row
+    std::size_t n_rows = 0;
+    bool alone = false; ///< no other rows of the pass are of the same sequence
+
+    /// Splits @p rows into @p blocks, those with most work first.
+    static void split(std::span<const Row> rows, std::vector<QueryBlock>& blocks) {
+        constexpr std::size_t most = 16;
+        blocks.clear();
+        for (std::size_t row = 0; row < rows.size(); ++row) {
+            const bool begins = row == 0 || rows[row].cache != rows[row - 1].cache;
+            if (begins || rows[row].position % most == 0) {
+                blocks.push_back({.first = row, .n_rows = 0, .alone = begins});
+                if (!begins) {
+                    blocks[blocks.size() - 2].alone = false;
+                }
+            }
+            ++blocks.back().n_rows;
+        }
+        const auto work = [rows](const QueryBlock& block) {
+            return block.n_rows * (rows[block.first].position + block.n_rows);
+        };
+        std::ranges::sort(blocks, std::ranges::greater(), work);
+    }
 };
 
 /// Memory of a forward pass for up to B rows. One pass at a time.
@@ -29,15 +59,17 @@ struct Workspace {
     Workspace(const Config& config, std::size_t n_rows)
         : rows(n_rows), x({rows, config.n_embd}), normed({rows, config.n_embd}),
           qkv({rows, 3 * config.n_embd}), attended({rows, config.n_embd}),
-          sums({rows, config.n_head, (config.head_size() + 15) / 16 * 16}), inner({rows, config.n_inner}) {}
+          scratch({config.n_head, rows, 2 * kernels::padded_head_size(config.head_size())}),
+          inner({rows, config.n_inner}) {}
 
     std::size_t rows = 0;      ///< B
     Tensor<float, 2> x;        ///< [B, C], the residual stream
     Tensor<float, 2> normed;   ///< [B, C]
     Tensor<float, 2> qkv;      ///< [B, 3 C], queries, keys and values
     Tensor<float, 2> attended; ///< [B, C], the heads' outputs side by side
-    Tensor<float, 3> sums;     ///< [B, H, padded D]
+    Tensor<float, 3> scratch;  ///< [H, B, 2 padded D]
     Tensor<float, 2> inner;    ///< [B, F]
+    std::vector<QueryBlock> query_blocks;
     PackedRows packed;
 };
 
@@ -65,35 +97,63 @@ struct Attention {
     /// that rows of one sequence see each other.
     void forward(const Compute& compute, std::size_t layer, std::span<const Row> rows, const float* x,
                  float* residual, Workspace& work) const {
-        const std::size_t C = c_proj.weight().n_inputs();
-        const std::size_t D = C / n_head;
         c_attn.forward(compute, x, rows.size(), work.qkv.data(), kernels::Epilogue::store, work.packed);
 
-        compute.pool.parallel_for(rows.size(), 8, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin; row < end; ++row) {
-                float* const query = work.qkv.data() + row * 3 * C;
-                for (std::size_t i = 0; i < C; ++i) {
-                    query[i] *= scale;
-                }
-                rows[row].cache->write(layer, rows[row].position, query + C, query + 2 * C);
-            }
-        });
-
-        // Rows run inside heads: neighbouring pieces read the same keys and values.
-        const std::size_t grain = rows.size() < 8 ? 1 : 8;
-        compute.pool.parallel_for(n_head * rows.size(), grain, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                const std::size_t head = i / rows.size();
-                const std::size_t row = i % rows.size();
-                rows[row].cache->attend(compute.kernels, layer, head,
-                                        work.qkv.data() + row * 3 * C + head * D, rows[row].position + 1,
-                                        work.attended.data() + row * C + head * D,
-                                        work.sums[row][head].data());
-            }
-        });
-
+        QueryBlock::split(rows, work.query_blocks);
+        attend(compute, layer, rows, work);
         c_proj.forward(compute, work.attended.data(), rows.size(), residual, kernels::Epilogue::add,
                        work.packed);
+    }
+
+private:
+    /// From queries, keys and values to the heads' outputs. What a sequence writes in several blocks must be
+    /// complete before any is read; a block alone is written by whom reads it.
+    void attend(const Compute& compute, std::size_t layer, std::span<const Row> rows, Workspace& work) const {
+        const std::span<const QueryBlock> blocks = work.query_blocks;
+        const auto for_each = [&](auto&& body) { // blocks run inside heads: neighbours read the same
+            const std::size_t pieces = n_head * blocks.size();
+            const std::size_t grain = std::max<std::size_t>(1, pieces / (compute.pool.size() * 32));
+            compute.pool.parallel_for(pieces, grain, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) {
+                    body(blocks[i % blocks.size()], i / blocks.size());
+                }
+            });
+        };
+        if (!std::ranges::all_of(blocks, &QueryBlock::alone)) {
+            for_each([&](const QueryBlock& block, std::size_t head) {
+                if (!block.alone) {
+                    write(compute, layer, head, rows[block.first], block, work);
+                }
+            });
+        }
+        for_each([&](const QueryBlock& block, std::size_t head) {
+            const Row& row = rows[block.first];
+            if (block.alone) {
+                write(compute, layer, head, row, block, work);
+            }
+            const std::size_t C = work.attended.dim(1);
+            row.cache->attend(compute.kernels, layer, head,
+                              {.queries = work.qkv[block.first].data() + head * (C / n_head),
+                               .query_stride = 3 * C,
+                               .n_queries = block.n_rows,
+                               .n_positions = row.position + 1,
+                               .scale = scale,
+                               .out = work.attended[block.first].data() + head * (C / n_head),
+                               .out_stride = C,
+                               .scratch = work.scratch[head][block.first].data()});
+        });
+    }
+
+    void write(const Compute& compute, std::size_t layer, std::size_t head, const Row& row,
+               const QueryBlock& block, const Workspace& work) const {
+        const std::size_t C = work.attended.dim(1);
+        const float* const keys = work.qkv[block.first].data() + C + head * (C / n_head);
+        row.cache->write(compute.kernels, layer, head,
+                         {.keys = keys,
+                          .values = keys + C,
+                          .row_stride = 3 * C,
+                          .n_rows = block.n_rows,
+                          .position = row.position});
     }
 };
 

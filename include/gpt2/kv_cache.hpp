@@ -3,7 +3,7 @@
 
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
-#include "gpt2/float16.hpp"
+#include "gpt2/huge_pages.hpp"
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/tensor.hpp"
 
@@ -20,10 +20,10 @@ namespace gpt2 {
     return dtype == KvDtype::float16 ? "float16" : "float32";
 }
 
-/// Keys and values of every layer and head for up to T positions. Keys lie in blocks of 16 positions,
-/// `[layer][head][T / 16][D][16]`, so that a lane is a position when a query is scored; values as
-/// `[layer][head][T][D]`, D padded to a multiple of 16, so that a lane is a dimension when they are summed.
-/// T is padded to a multiple of 64, the step of the attention kernel.
+/// Keys and values of every layer and head for up to T positions: `[T / 64][layer][head]` blocks of 64
+/// positions, each keys and values as kernels::AttendArgs describes. What lies before a position is what was
+/// written before it, so the memory in use grows with the positions, by large contiguous pieces; and a head's
+/// 64 positions are one contiguous stream for attention. T is padded to a multiple of 64.
 ///
 /// Numbers are rounded to the cache's type when written and always read back from it, so a position's
 /// attention does not depend on when the keys were written. Memory is taken for T positions at once, but
@@ -31,75 +31,79 @@ namespace gpt2 {
 class KvCache {
 public:
     KvCache(const Config& config, KvDtype dtype)
-        : dtype_(dtype), n_head_(config.n_head), head_size_(config.head_size()),
-          padded_head_((head_size_ + 15) / 16 * 16), positions_((config.n_positions + 63) / 64 * 64),
-          keys_({config.n_layer * n_head_, positions_ * head_size_ * element_size()}),
-          values_({config.n_layer * n_head_, positions_ * padded_head_ * element_size()}) {}
+        : dtype_(dtype), n_head_(config.n_head), n_blocks_(config.n_layer * config.n_head),
+          head_size_(config.head_size()),
+          memory_({(config.n_positions + kernels::kv_block - 1) / kernels::kv_block, row_blocks(),
+                   block_bytes()}) {
+        if (row_blocks() * block_bytes() >= huge_page_row) {
+            detail::prefer_huge_pages(memory_.data(), memory_.size());
+        }
+    }
 
     [[nodiscard]] KvDtype dtype() const noexcept { return dtype_; }
 
     /// Bytes that attention reads at a depth of @p n positions, all layers.
     [[nodiscard]] std::size_t bytes_read(std::size_t n) const noexcept {
-        return keys_.dim(0) * n * (head_size_ + padded_head_) * element_size();
+        return n_blocks_ * n * (block_bytes() / kernels::kv_block);
     }
 
-    /// Stores the key and the value [C] of one position in one layer.
-    /// @throws NumericError where a number exceeds the cache's type. Different positions may be written
-    ///         by different threads at once.
-    void write(std::size_t layer, std::size_t position, const float* key, const float* value) {
-        if (dtype_ == KvDtype::float16) {
-            write_as<half>(layer, position, key, value);
-        } else {
-            write_as<float>(layer, position, key, value);
+    /// Stores keys and values of one head; see kernels::WriteKvArgs, of which the cache knows the head size
+    /// and the blocks. Different positions and heads may be written by different threads at once.
+    /// @throws NumericError where a number exceeds the cache's type
+    void write(const kernels::Kernels& kernels, std::size_t layer, std::size_t head,
+               kernels::WriteKvArgs args) {
+        args.head_size = head_size_;
+        args.blocks = memory_[0][layer * n_head_ + head].data();
+        args.block_stride = row_blocks() * block_bytes() / element_size();
+        if (!kernels.write_kv[static_cast<std::size_t>(dtype_)](args)) {
+            report(layer, args.keys, args);
+            report(layer, args.values, args);
         }
     }
 
-    /// One query of head @p head against the first @p n_positions positions; see kernels::AttendArgs.
-    void attend(const kernels::Kernels& kernels, std::size_t layer, std::size_t head, const float* query,
-                std::size_t n_positions, float* out, float* scratch) const {
-        const std::size_t index = layer * n_head_ + head;
-        kernels.attend[static_cast<std::size_t>(dtype_)]({.query = query,
-                                                          .keys = keys_[index].data(),
-                                                          .values = values_[index].data(),
-                                                          .head_size = head_size_,
-                                                          .n_positions = n_positions,
-                                                          .out = out,
-                                                          .scratch = scratch});
+    /// Queries of one head against keys and values; see kernels::AttendArgs, as above.
+    void attend(const kernels::Kernels& kernels, std::size_t layer, std::size_t head,
+                kernels::AttendArgs args) const {
+        args.head_size = head_size_;
+        args.blocks = memory_[0][layer * n_head_ + head].data();
+        args.block_stride = row_blocks() * block_bytes() / element_size();
+        kernels.attend[static_cast<std::size_t>(dtype_)](args);
     }
 
 private:
+    /// Bytes of 64 positions from which on a page of 2 MiB more or less does not matter.
+    static constexpr std::size_t huge_page_row = std::size_t{1} << 20;
+
     [[nodiscard]] std::size_t element_size() const noexcept { return dtype_ == KvDtype::float16 ? 2 : 4; }
 
-    template <class Stored>
-    void write_as(std::size_t layer, std::size_t position, const float* key, const float* value) {
-        for (std::size_t head = 0; head < n_head_; ++head) {
-            const std::size_t index = layer * n_head_ + head;
-            auto* const keys = reinterpret_cast<Stored*>(keys_[index].data()) +
-                               position / 16 * head_size_ * 16 + position % 16;
-            auto* const values = reinterpret_cast<Stored*>(values_[index].data()) + position * padded_head_;
-            for (std::size_t d = 0; d < head_size_; ++d) {
-                keys[d * 16] = store<Stored>(key[head * head_size_ + d], layer);
-                values[d] = store<Stored>(value[head * head_size_ + d], layer);
+    /// Of 64 positions of one head.
+    [[nodiscard]] std::size_t block_bytes() const noexcept {
+        return kernels::kv_block * (head_size_ + kernels::padded_head_size(head_size_)) * element_size();
+    }
+
+    /// Blocks from one of a head to its next: an odd number, as with a multiple of a power of two the blocks
+    /// of a head would compete for few sets of the second-level cache.
+    [[nodiscard]] std::size_t row_blocks() const noexcept { return n_blocks_ | 1; }
+
+    /// Throws for the first of the rows' numbers that the type cannot hold, if there is one.
+    GPT2_COLD void report(std::size_t layer, const float* rows, const kernels::WriteKvArgs& args) const {
+        const bool is_half = dtype_ == KvDtype::float16;
+        for (std::size_t i = 0; i < args.n_rows * head_size_; ++i) {
+            const float found = rows[i / head_size_ * args.row_stride + i % head_size_];
+            if (!(std::fabs(found) < (is_half ? 65520.0f : HUGE_VALF))) {
+                throw NumericError(
+                    detail::concat("layer ", layer, ": expected keys and values within the range of ",
+                                   to_string(dtype_), ", the type of the KV cache",
+                                   is_half ? " (SessionOptions::kv_dtype)" : "", ", found ", found));
             }
         }
     }
 
-    template <class Stored> [[nodiscard]] static Stored store(float x, std::size_t layer) {
-        if (!(std::fabs(x) < (sizeof(Stored) == 2 ? 65520.0f : HUGE_VALF))) {
-            throw NumericError(detail::concat(
-                "layer ", layer, ": expected keys and values within the range of ",
-                sizeof(Stored) == 2 ? "float16" : "float32", ", the type of the KV cache, found ", x));
-        }
-        return static_cast<Stored>(x);
-    }
-
     KvDtype dtype_;
     std::size_t n_head_;
+    std::size_t n_blocks_; ///< in a row: of all layers and heads
     std::size_t head_size_;
-    std::size_t padded_head_;
-    std::size_t positions_;
-    Tensor<std::byte, 2> keys_;
-    Tensor<std::byte, 2> values_;
+    Tensor<std::byte, 3> memory_;
 };
 
 } // namespace gpt2

@@ -64,15 +64,22 @@ void add_attention(const gpt2::kernels::Kernels& kernels, gpt2::KvDtype dtype, s
     config.n_positions = 150;
     gpt2::KvCache cache(config, dtype);
     const auto rows = numbers(150 * 144);
-    for (std::size_t position = 0; position < 150; ++position) {
-        const float* const row = rows.data() + position * 144;
-        cache.write(0, position, row, row);
-    }
-    const auto query = numbers(72);
-    std::vector<float> out(72);
-    std::vector<float> scratch(80);
-    for (const std::size_t n_positions : {1u, 40u, 150u}) {
-        cache.attend(kernels, 0, 1, query.data(), n_positions, out.data(), scratch.data());
+    cache.write(kernels, 0, 1,
+                {.keys = rows.data() + 72, .values = rows.data() + 72, .row_stride = 144, .n_rows = 150});
+    constexpr std::size_t n_queries = 6;
+    const auto queries = numbers(n_queries * 72);
+    std::vector<float> out(n_queries * 72);
+    std::vector<float> scratch(n_queries * 2 * 80);
+    for (const std::size_t n_positions : {1u, 40u, 145u}) {
+        cache.attend(kernels, 0, 1,
+                     {.queries = queries.data(),
+                      .query_stride = 72,
+                      .n_queries = n_queries,
+                      .n_positions = n_positions,
+                      .scale = 0.3f,
+                      .out = out.data(),
+                      .out_stride = 72,
+                      .scratch = scratch.data()});
         results.insert(results.end(), out.begin(), out.end());
     }
 }

@@ -72,26 +72,54 @@ struct QuantizeArgs {
     std::byte* out = nullptr;
 };
 
-/// One query against the first @ref n_positions keys and values of its head.
+/// Positions in a block of keys and values, counted from position 0: the step of the attention kernel.
+inline constexpr std::size_t kv_block = 64;
+
+/// D, rounded up to whole vectors.
+[[nodiscard]] constexpr std::size_t padded_head_size(std::size_t head_size) noexcept {
+    return (head_size + 15) / 16 * 16;
+}
+
+/// Queries of one head, at consecutive positions of one sequence. The head's keys and values lie in blocks of
+/// 64 positions, each the keys `[4][D][16]`, so that a lane is a position when a query is scored, then the
+/// values `[64][padded D]`, so that a lane is a dimension when they are summed.
 struct AttendArgs {
-    const float* query = nullptr; ///< [D], already divided by sqrt(D)
-    const void* keys = nullptr;   ///< blocks of 16 positions, each [D][16]
-    const void* values = nullptr; ///< [T][padded D]
+    const float* queries = nullptr; ///< [D] each
+    std::size_t query_stride = 0;   ///< from query to query
+    std::size_t n_queries = 0;
+    const void* blocks = nullptr; ///< of the head, from position 0 on
+    std::size_t block_stride = 0; ///< from block to block, in numbers
     std::size_t head_size = 0;    ///< D
-    std::size_t n_positions = 0;  ///< at least 1
-    float* out = nullptr;         ///< [D]
-    float* scratch = nullptr;     ///< [padded D]
+    std::size_t n_positions = 0;  ///< that the first query sees, at least 1; each further query sees one more
+    float scale = 1.0f;           ///< of the queries
+    float* out = nullptr;         ///< [D] each
+    std::size_t out_stride = 0;   ///< from query to query
+    float* scratch = nullptr;     ///< [n_queries][2][padded D]
+};
+
+/// Keys and values of one head, for consecutive positions of one sequence.
+struct WriteKvArgs {
+    const float* keys = nullptr;   ///< [D] each
+    const float* values = nullptr; ///< [D] each
+    std::size_t row_stride = 0;    ///< from position to position, of keys and of values
+    std::size_t n_rows = 0;        ///< positions
+    std::size_t head_size = 0;     ///< D
+    std::size_t position = 0;      ///< the first
+    void* blocks = nullptr;        ///< of the head, as in AttendArgs
+    std::size_t block_stride = 0;  ///< from block to block, in numbers
 };
 
 /// The kernels of one instruction set. Every pointer is set; nothing allocates or throws.
 struct Kernels {
     using Attend = void (*)(const AttendArgs&);
+    using WriteKv = bool (*)(const WriteKvArgs&);
 
     Isa isa = Isa::portable;
     std::array<LinearTiles, n_weight_types> tiles{}; ///< by WeightType
     void (*linear)(const LinearArgs&, std::size_t panel_begin, std::size_t panel_end) = nullptr;
     void (*quantize_rows)(const QuantizeArgs&) = nullptr;
-    std::array<Attend, 2> attend{}; ///< by KvDtype
+    std::array<Attend, 2> attend{};    ///< by KvDtype
+    std::array<WriteKv, 2> write_kv{}; ///< by KvDtype; false if a number exceeds the type, or is none
     /// y = (x - mean) / sqrt(variance + epsilon) * gain + bias over n values
     void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, std::size_t n,
                        float* y) = nullptr;

@@ -57,6 +57,11 @@ GPT2_INLINE void store(float* p, F32x16 a) {
     _mm256_storeu_ps(p, a.lo);
     _mm256_storeu_ps(p + 8, a.hi);
 }
+GPT2_INLINE void store(half* p, F32x16 a) {
+    constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a.lo, nearest));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(a.hi, nearest));
+}
 GPT2_INLINE void store_partial(float* p, F32x16 a, std::size_t n) {
     alignas(32) float buffer[16];
     store(buffer, a);

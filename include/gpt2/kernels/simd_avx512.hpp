@@ -56,6 +56,10 @@ GPT2_INLINE void load_pair(const bfloat16* p, F32x16& a, F32x16& b) {
 GPT2_INLINE void store(float* p, F32x16 a) {
     _mm512_storeu_ps(p, a.v);
 }
+GPT2_INLINE void store(half* p, F32x16 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_maskz_cvtps_ph(all, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 GPT2_INLINE void store_partial(float* p, F32x16 a, std::size_t n) {
     _mm512_mask_storeu_ps(p, first_lanes(n), a.v);
 }

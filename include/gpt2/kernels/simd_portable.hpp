@@ -28,6 +28,7 @@
 /// | `load(p)` | 16 floats from unaligned floats or halves |
 /// | `load_pair(p, a, b)` | 32 bfloat16, stored 0, 16, 1, 17, ...: the first and the second sixteen |
 /// | `load_partial(p, n)` | the first n <= 16 floats, 0 in the other lanes |
+/// | `store(p, a)` | to floats, or rounded to nearest even to halves |
 /// | `store_partial(p, a, n)` | writes the first n <= 16 lanes |
 /// | `fma(a, b, c)` | a * b + c, rounded once |
 /// | `shift_left_23(a)` | the bit patterns, shifted |
@@ -217,6 +218,13 @@ inline void store(float* p, F32x16 a) {
     quad_store(p + 4, a.q1);
     quad_store(p + 8, a.q2);
     quad_store(p + 12, a.q3);
+}
+inline void store(half* p, F32x16 a) {
+    float buffer[16];
+    store(buffer, a);
+    for (int i = 0; i < 16; ++i) {
+        p[i] = half(buffer[i]);
+    }
 }
 inline void store_partial(float* p, F32x16 a, std::size_t n) {
     float buffer[16];

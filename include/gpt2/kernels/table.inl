@@ -17,6 +17,7 @@ template <class> const Kernels& table() noexcept {
         .linear = &linear,
         .quantize_rows = &quantize_rows,
         .attend = {&attend<float>, &attend<half>},
+        .write_kv = {&write_kv<float>, &write_kv<half>},
         .layer_norm = &layer_norm,
         .exp_shifted = &exp_shifted,
         .gelu_tanh = &apply<GeluTanh>,

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+/// @file
+/// Pages of 2 MiB instead of 4 KiB for memory of our own, where the system gives them on request.
+
+namespace gpt2::detail {
+
+/// Asks for huge pages in the range, as far as it holds any (Linux: transparent huge pages, "madvise").
+/// Memory that nobody has touched yet is then committed faster: one page fault instead of 512. A wish, no
+/// more.
+inline void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr std::uintptr_t huge_page = std::uintptr_t{1} << 21;
+    const auto begin = (reinterpret_cast<std::uintptr_t>(data) + huge_page - 1) & ~(huge_page - 1);
+    const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) & ~(huge_page - 1);
+    if (begin < end) {
+        static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+    }
+#endif
+}
+
+} // namespace gpt2::detail
