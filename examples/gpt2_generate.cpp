@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
+#include <fstream>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -91,6 +92,9 @@ public:
                     .threads = pool_->size(),
                     .load_seconds = std::chrono::duration<double>(Clock::now() - start_).count(),
                     .weight_bytes = model_.bytes_read()};
+        if (options.profile || options.profile_trace) {
+            profile_ = std::make_shared<gpt2::Profile>();
+        }
         gpt2::validate(config_, model_.config());
         if (config_.do_sample && config_.temperature != 0.0f && !config_.seed) {
             config_.seed = gpt2::fresh_seed(); // one for all texts
@@ -111,12 +115,27 @@ public:
         print(out.str());
     }
 
+    /// What --profile and --profile-trace asked for.
+    void write_profile() const {
+        if (options_.profile) {
+            std::cerr << profile_->table();
+        }
+        if (options_.profile_trace) {
+            std::ofstream file(*options_.profile_trace, std::ios::binary | std::ios::trunc);
+            profile_->write_chrome_trace(file);
+            if (!file.flush()) {
+                throw gpt2::FileError("cannot write \"" + options_.profile_trace->string() + '"');
+            }
+        }
+    }
+
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
         const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
         gpt2::Session session(model_, {.pool = pool_,
                                        .kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16
-                                                                                  : gpt2::KvDtype::float32});
+                                                                                  : gpt2::KvDtype::float32,
+                                       .profile = profile_});
         for (std::int64_t i = 0; i < options_.n; ++i) {
             if (!options_.json && options_.n > 1) {
                 print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");
@@ -185,6 +204,7 @@ private:
     gpt2::Gpt2Model model_;
     gpt2::GenerationConfig config_;
     Machine machine_;
+    std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.
@@ -226,9 +246,12 @@ int run(int argc, char** argv) {
         return success;
     }
     if (options->interactive) {
-        return converse(writer);
+        const int status = converse(writer);
+        writer.write_profile();
+        return status;
     }
     const int signal = writer.write(prompt);
+    writer.write_profile();
     return signal == 0 ? success : signalled + signal;
 }
 

@@ -191,6 +191,14 @@ void add_output(CLI::App& app, Options& o) {
     app.add_flag("--logprobs", o.generation.logprobs, "Print the log-probability of each token")
         ->group(group);
     app.add_flag("--stats", o.stats, "Print times, speed, memory and bandwidth")->group(group);
+    app.add_flag("--profile", o.profile, "Print where the time goes, layer by layer")
+        ->group(group)
+        ->excludes("--verify");
+    app.add_option(
+           "--profile-trace", o.profile_trace,
+           "Write all of it over time to a file that chrome://tracing\nand https://ui.perfetto.dev show")
+        ->type_name("FILE")
+        ->group(group);
 }
 
 void add_machine(CLI::App& app, Options& o) {

@@ -34,6 +34,8 @@ struct Options {
     bool json = false;
     bool stats = false;
     bool verify = false; ///< and no text
+    bool profile = false;
+    std::optional<std::filesystem::path> profile_trace; ///< file to write
     gpt2::GenerationConfig generation;
 };
 

@@ -97,10 +97,16 @@ struct Attention {
     /// that rows of one sequence see each other.
     void forward(const Compute& compute, std::size_t layer, std::span<const Row> rows, const float* x,
                  float* residual, Workspace& work) const {
-        c_attn.forward(compute, x, rows.size(), work.qkv.data(), kernels::Epilogue::store, work.packed);
-
-        QueryBlock::split(rows, work.query_blocks);
-        attend(compute, layer, rows, work);
+        {
+            const Profile::Span span(compute.profile, "attn.c_attn");
+            c_attn.forward(compute, x, rows.size(), work.qkv.data(), kernels::Epilogue::store, work.packed);
+        }
+        {
+            const Profile::Span span(compute.profile, "attention");
+            QueryBlock::split(rows, work.query_blocks);
+            attend(compute, layer, rows, work);
+        }
+        const Profile::Span span(compute.profile, "attn.c_proj");
         c_proj.forward(compute, work.attended.data(), rows.size(), residual, kernels::Epilogue::add,
                        work.packed);
     }

@@ -23,6 +23,7 @@ public:
 
     /// x and y are [B, C] and may be the same.
     void forward(const Compute& compute, const float* x, std::size_t rows, float* y) const {
+        const Profile::Span span(compute.profile, "layer_norm");
         const std::size_t n = gain_.size();
         compute.pool.parallel_for(rows, 8, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = begin; row < end; ++row) {

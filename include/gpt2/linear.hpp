@@ -3,6 +3,7 @@
 
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/packed_matrix.hpp"
+#include "gpt2/profile.hpp"
 #include "gpt2/shared_tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 
@@ -20,6 +21,7 @@ namespace gpt2 {
 struct Compute {
     const kernels::Kernels& kernels;
     ThreadPool& pool;
+    Profile* profile = nullptr; ///< that wants to know how long each layer takes
 };
 
 /// Activations as the kernels of a weight type read them. Scratch of a forward pass; grows as needed.

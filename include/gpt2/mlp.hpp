@@ -36,7 +36,11 @@ struct Mlp {
     /// residual [B, C] += c_proj(activation(c_fc(x))) for x [B, C]; @p inner is scratch [B, F].
     void forward(const Compute& compute, const float* x, std::size_t rows, float* residual, float* inner,
                  PackedRows& packed) const {
-        c_fc.forward(compute, x, rows, inner, detail::epilogue_of(activation), packed);
+        {
+            const Profile::Span span(compute.profile, "mlp.c_fc");
+            c_fc.forward(compute, x, rows, inner, detail::epilogue_of(activation), packed);
+        }
+        const Profile::Span span(compute.profile, "mlp.c_proj");
         c_proj.forward(compute, inner, rows, residual, kernels::Epilogue::add, packed);
     }
 };

@@ -163,7 +163,7 @@ private:
 
 inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
     : model_(model.state_), pool_(options.pool ? options.pool : ThreadPool::process_wide()),
-      cache_(model_->transformer.config, options.kv_dtype) {
+      profile_(options.profile), cache_(model_->transformer.config, options.kv_dtype) {
     tokens_.reserve(model_->transformer.config.n_positions);
 }
 

@@ -8,6 +8,7 @@
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
+#include "gpt2/profile.hpp"
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
@@ -55,6 +56,7 @@ void forward(std::span<const BatchItem> items);
 struct SessionOptions {
     std::shared_ptr<ThreadPool> pool{}; ///< null: the process-wide one
     KvDtype kv_dtype = KvDtype::float32;
+    std::shared_ptr<Profile> profile{}; ///< gets the times of all passes that this session begins; null: none
 };
 
 /// One sequence of tokens with its KV cache. One caller at a time; different sessions of a model may run
@@ -137,6 +139,7 @@ private:
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
+    std::shared_ptr<Profile> profile_;
     KvCache cache_;
     std::vector<TokenId> tokens_; ///< with room for all positions from the beginning
     Workspace workspace_;
@@ -212,11 +215,12 @@ template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<
     const std::size_t V = transformer.config.vocab_size;
     auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{wanted(rows), V});
     const auto turn = pool_->take_turn();
-    const Compute compute{*model_->kernels, *pool_};
+    const Compute compute{*model_->kernels, *pool_, profile_.get()};
     const std::size_t chunk = std::min(rows.size(), detail::rows_per_pass);
     if (workspace_.rows < chunk) {
         workspace_ = Workspace(transformer.config, chunk);
     }
+    const Profile::Span span(profile_.get(), "forward");
     float* out = logits->data();
     for (std::size_t begin = 0; begin < rows.size(); begin += chunk) {
         const auto part = rows.subspan(begin, std::min(chunk, rows.size() - begin));
@@ -329,7 +333,11 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     if (!prompt.empty()) {
         extend(prompt, config.overflow);
     }
-    while (const auto token = generation.step(logits()[logit_rows_ - 1].flat())) {
+    const auto choose = [&] { // and tell the callback
+        const Profile::Span span(profile_.get(), "choose");
+        return generation.step(logits()[logit_rows_ - 1].flat());
+    };
+    while (const auto token = choose()) {
         extend({&*token, 1}, config.overflow);
     }
     return std::move(generation).finish();

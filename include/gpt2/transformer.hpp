@@ -44,6 +44,7 @@ struct Transformer {
 
         embed(compute, rows, x);
         for (std::size_t layer = 0; layer < h.size(); ++layer) {
+            const Profile::Span span(compute.profile, "h", layer);
             const Block& block = h[layer];
             block.ln_1.forward(compute, x, rows.size(), normed);
             block.attn.forward(compute, layer, rows, normed, x, work);
@@ -59,6 +60,7 @@ struct Transformer {
         }
         if (wanted != 0) {
             ln_f.forward(compute, normed, wanted, normed);
+            const Profile::Span span(compute.profile, "lm_head");
             lm_head.forward(compute, normed, wanted, logits, kernels::Epilogue::store, work.packed);
         }
     }
@@ -76,6 +78,7 @@ struct Transformer {
 private:
     /// x [B, C] = wte[token] + wpe[position]
     void embed(const Compute& compute, std::span<const Row> rows, float* x) const {
+        const Profile::Span span(compute.profile, "embed");
         const std::size_t C = config.n_embd;
         compute.pool.parallel_for(rows.size(), 8, [&](std::size_t begin, std::size_t end) {
             for (std::size_t row = begin; row < end; ++row) {
