@@ -9,8 +9,8 @@
 #include <chrono>
 #include <cstdio>
 #include <exception>
-#include <fstream>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <sstream>
@@ -63,6 +63,7 @@ std::string prompt_from(const Options& options) {
 gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt2::ThreadPool>& pool) {
     gpt2::LoadOptions out;
     out.pool = pool;
+    out.residency = options.huge_pages ? gpt2::Residency::huge_pages : gpt2::Residency::mapped;
     for (std::size_t i = 0; i < gpt2::n_weight_types; ++i) {
         const auto type = static_cast<gpt2::WeightType>(i);
         if (options.weights == to_string(type)) {

@@ -147,6 +147,20 @@ TEST_CASE("the default model, converted, is the Hugging Face directory that it c
     CHECK(!directory.verify().has_self_test);
 }
 
+TEST_CASE("a copy in huge pages gives the same logits, and is verified like the file") {
+    for (const char* const file : {"tiny-f16.safetensors", "tiny-f32.safetensors"}) {
+        const auto copied =
+            Gpt2Model::load(fixture(file), {.verify = true, .residency = gpt2::Residency::huge_pages});
+        CHECK(identical(logits(copied), logits(Gpt2Model::load(fixture(file)))));
+    }
+    check_throws<gpt2::FileError>(
+        [] {
+            (void)Gpt2Model::load(fixture("no such file.safetensors"),
+                                  {.residency = gpt2::Residency::huge_pages});
+        },
+        {"no such file"});
+}
+
 TEST_CASE("formats are converted into one another as they are read from a checkpoint") {
     const auto half = Gpt2Model::load(fixture("tiny-f16.safetensors"), {.weights = WeightType::float32});
     CHECK(identical(logits(half), logits(Gpt2Model::load(fixture("tiny-f16.safetensors")))));

@@ -226,6 +226,9 @@ void add_machine(CLI::App& app, Options& o) {
         ->transform(choice(names, expected))
         ->type_name("FORMAT")
         ->group(group);
+    app.add_flag("--huge-pages", o.huge_pages,
+                 "Copy the model into memory in huge pages: slower to load, faster to read")
+        ->group(group);
     app.add_option("--kv-dtype", o.kv_dtype, "Format of keys and values: float32 (default) or float16")
         ->transform(choice(kv_names, "float32 or float16"))
         ->type_name("FORMAT")

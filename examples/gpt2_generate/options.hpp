@@ -33,7 +33,8 @@ struct Options {
     bool echo = false;
     bool json = false;
     bool stats = false;
-    bool verify = false; ///< and no text
+    bool verify = false;     ///< and no text
+    bool huge_pages = false; ///< Residency::huge_pages
     bool profile = false;
     std::optional<std::filesystem::path> profile_trace; ///< file to write
     gpt2::GenerationConfig generation;

@@ -27,6 +27,13 @@
 
 namespace gpt2 {
 
+/// Where the weights of a converted model's file are while the model is used.
+enum class Residency {
+    mapped,     ///< in the mapped file: loading copies nothing, and processes share the pages
+    huge_pages, ///< in memory of the process, in pages of 2 MiB where the system gives them (Linux:
+                ///< transparent huge pages, "madvise"): a copy at load, faster to read from then on
+};
+
 /// How a model is loaded.
 struct LoadOptions {
     /// The format of the weight matrices in memory; by default each keeps that of the file. Half the bytes
@@ -40,9 +47,15 @@ struct LoadOptions {
     /// The format of the output head and of the embeddings that are tied to it; by default as @ref weights,
     /// but int8 where that is int4.
     std::optional<WeightType> head{};
+    /// Of a converted model's file. (The weights of a Hugging Face directory are packed into huge pages.)
+    Residency residency = Residency::mapped;
 };
 
 namespace detail {
+
+[[nodiscard]] inline ThreadPool& pool_of(const LoadOptions& options) {
+    return options.pool ? *options.pool : *ThreadPool::process_wide();
+}
 
 [[nodiscard]] inline WeightTypes weight_types_of(const LoadOptions& options) noexcept {
     const auto by_default = options.weights == WeightType::int4 ? WeightType::int8 : options.weights;
@@ -76,7 +89,10 @@ public:
     /// @throws OptionError             for an instruction set that this machine does not have
     [[nodiscard]] static Gpt2Model load(const std::filesystem::path& path, const LoadOptions& options = {}) {
         if (detail::is_file(path)) {
-            return from_converted(ConvertedModel::open(path), options);
+            return from_converted(options.residency == Residency::mapped
+                                      ? ConvertedModel::open(path)
+                                      : ConvertedModel::copy_of(path, detail::pool_of(options)),
+                                  options);
         }
         const Checkpoint checkpoint = Checkpoint::open(path);
         return from_checkpoint(checkpoint, Tokenizer::load(path), options);

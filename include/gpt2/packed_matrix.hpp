@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/error.hpp"
+#include "gpt2/huge_pages.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
 #include "gpt2/kernels/panel.hpp"
 #include "gpt2/quantize.hpp"
@@ -161,6 +162,7 @@ private:
         const std::size_t panels = kernels::panel_count(n_outputs);
         const std::size_t bytes = kernels::panel_bytes(type, n_inputs);
         auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{panels * bytes});
+        detail::prefer_huge_pages(memory->data(), panels * bytes);
         const std::size_t grain = std::max<std::size_t>(1, panels / (pool.size() * 8));
         pool.parallel_for(panels, grain, [&](std::size_t begin, std::size_t end) {
             std::vector<float> values(n_inputs * kernels::panel_width);

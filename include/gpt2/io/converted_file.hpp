@@ -6,6 +6,7 @@
 #include "gpt2/io/safetensors.hpp"
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 
@@ -51,9 +52,9 @@ GPT2_COLD inline void check_converted_version(const SafetensorsFile& file) {
 /// Maps a file. One who names a file of a Hugging Face directory means the directory.
 /// @throws FileError, FormatError
 [[nodiscard]] GPT2_COLD inline SafetensorsFile open_converted(const std::filesystem::path& path) {
-    const MappedFile file = MappedFile::open(path);
-    if (file.text().substr(0, 9).ends_with('{')) {
-        return SafetensorsFile::open(path);
+    const auto file = std::make_shared<const MappedFile>(MappedFile::open(path));
+    if (file->text().substr(0, 9).ends_with('{')) {
+        return SafetensorsFile::from_bytes(file->bytes(), path_text(path), file);
     }
     const std::filesystem::path parent = path.has_parent_path() ? path.parent_path() : ".";
     throw FormatError(concat(quoted_path(path),

@@ -4,6 +4,7 @@
 #include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/huge_pages.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
 #include "gpt2/io/config_json.hpp"
 #include "gpt2/io/converted_file.hpp"
@@ -101,6 +102,21 @@ public:
     [[nodiscard]] static ConvertedModel from_bytes(std::span<const std::byte> bytes, std::string_view name) {
         return ConvertedModel(is_aligned(bytes.data()) ? SafetensorsFile::from_bytes(bytes, name)
                                                        : SafetensorsFile::copy_of(bytes, name));
+    }
+
+    /// Copies a file into memory of its own, in huge pages where the system gives them.
+    /// @throws as open()
+    [[nodiscard]] static ConvertedModel copy_of(const std::filesystem::path& path, ThreadPool& pool) {
+        const ConvertedModel mapped = open(path); // what is wrong is found before anything is copied
+        const std::span<const std::byte> bytes = mapped.file_.bytes();
+        auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{bytes.size()});
+        detail::prefer_huge_pages(memory->data(), bytes.size());
+        constexpr std::size_t piece = std::size_t{1} << 22;
+        pool.parallel_for(bytes.size(), piece, [&](std::size_t begin, std::size_t end) {
+            std::memcpy(memory->data() + begin, bytes.data() + begin, end - begin);
+        });
+        const std::span<const std::byte> copy = std::as_const(*memory).flat();
+        return ConvertedModel(SafetensorsFile::from_bytes(copy, mapped.file_.name(), std::move(memory)));
     }
 
     [[nodiscard]] const SafetensorsFile& file() const noexcept { return file_; }

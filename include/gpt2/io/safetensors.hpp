@@ -135,11 +135,13 @@ public:
         return SafetensorsFile(file->bytes(), detail::path_text(path), file);
     }
 
-    /// Reads a file that lies in memory. The bytes are not copied and must outlive the object.
-    /// @param name  stands for the file in messages
+    /// Reads a file that lies in memory. The bytes are not copied.
+    /// @param name   stands for the file in messages
+    /// @param owner  keeps the bytes alive; if null, they must outlive the object
     /// @throws FormatError  as open()
-    [[nodiscard]] static SafetensorsFile from_bytes(std::span<const std::byte> bytes, std::string_view name) {
-        return SafetensorsFile(bytes, std::string(name), nullptr);
+    [[nodiscard]] static SafetensorsFile from_bytes(std::span<const std::byte> bytes, std::string_view name,
+                                                    std::shared_ptr<const void> owner = nullptr) {
+        return SafetensorsFile(bytes, std::string(name), std::move(owner));
     }
 
     /// The same, from a copy of the bytes that the object keeps, at a multiple of 64 bytes.
@@ -162,6 +164,9 @@ public:
         return it == state_->index.end() ? nullptr : &state_->tensors[it->second];
     }
 
+    /// The whole file.
+    [[nodiscard]] std::span<const std::byte> bytes() const noexcept { return state_->bytes; }
+
     /// All of the data, which the tensors share.
     [[nodiscard]] std::span<const std::byte> data() const noexcept { return state_->data; }
 
@@ -177,7 +182,8 @@ private:
     struct State {
         std::string name;
         std::shared_ptr<const void> memory; ///< null when the bytes belong to the caller
-        std::span<const std::byte> data;    ///< behind the header
+        std::span<const std::byte> bytes;
+        std::span<const std::byte> data; ///< behind the header
         std::vector<TensorInfo> tensors;
         std::map<std::string, std::size_t, std::less<>> index; ///< name to place in tensors
         std::map<std::string, std::string, std::less<>> metadata;
@@ -212,6 +218,7 @@ SafetensorsFile::parse(std::span<const std::byte> bytes, std::string name,
     const std::span<const std::byte> data = bytes.subspan(sizeof(std::uint64_t) + text.size());
 
     auto state = std::make_shared<State>();
+    state->bytes = bytes;
     for (const auto& [key, value] : json.items()) {
         if (key == "__metadata__") {
             const detail::JsonObject object(value, where + ": \"__metadata__\"");
