@@ -51,7 +51,8 @@ struct Life {
     return 0.0;
 }
 
-/// @param arguments  path of the model, number of threads (0: the default), type of the KV cache
+/// @param arguments  path of the model, number of threads (0: the default), type of the KV cache, number of
+///                   tokens to write
 /// Writes a line with the first token, and one with figures at the end.
 inline int run_child(const std::vector<std::string>& arguments) {
     const std::size_t threads = std::stoul(arguments.at(1));
@@ -66,7 +67,7 @@ inline int run_child(const std::vector<std::string>& arguments) {
     }
     Session session(model, options);
     GenerationConfig config;
-    config.max_new_tokens = founding_new;
+    config.max_new_tokens = std::stol(arguments.at(3));
     config.ignore_eos = true;
     session.generate(some_tokens(model.config(), founding_prompt), config, [](const GeneratedToken& token) {
         if (token.index == 0) {
@@ -150,9 +151,10 @@ private:
 /// Starts this program anew on a converted model.
 /// @throws Error if the child fails
 [[nodiscard]] inline Life run_process(const std::filesystem::path& model, std::size_t threads,
-                                      const std::string& kv_dtype) {
+                                      const std::string& kv_dtype, std::size_t n_tokens) {
     const auto begin = Clock::now();
-    Process child({"/proc/self/exe", child_argument, model.string(), std::to_string(threads), kv_dtype});
+    Process child({"/proc/self/exe", child_argument, model.string(), std::to_string(threads), kv_dtype,
+                   std::to_string(n_tokens)});
     Life life;
     const std::string first = child.line();
     life.first_token = seconds_since(begin);

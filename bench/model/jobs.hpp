@@ -211,7 +211,8 @@ public:
     }
 
     Sample round() override {
-        const Life life = run_process(file_, threads_, kv_dtype_);
+        const Life life =
+            run_process(file_, threads_, kv_dtype_, kind_ == Kind::cold_start ? 1 : founding_new);
         Sample sample;
         if (kind_ == Kind::cold_start) {
             sample.value = life.first_token * 1e3;

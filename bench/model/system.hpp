@@ -104,6 +104,13 @@ inline std::string compiler_name() {
 #endif
 }
 
+/// The one in brackets, of words as in "always [madvise] never".
+inline std::string chosen_word(const std::string& words) {
+    const std::size_t begin = words.find('[');
+    const std::size_t end = words.find(']');
+    return end == std::string::npos || begin > end ? std::string() : words.substr(begin + 1, end - begin - 1);
+}
+
 /// ISO 8601, UTC.
 inline std::string now() {
     const std::time_t time = std::time(nullptr);
@@ -121,7 +128,8 @@ inline std::string now() {
     machine.kernel = detail::kernel_name();
     machine.compiler = detail::compiler_name();
     machine.isa = std::string(to_string(choose_isa()));
-    machine.huge_pages = detail::first_line("/sys/kernel/mm/transparent_hugepage/enabled");
+    machine.huge_pages =
+        detail::chosen_word(detail::first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
     machine.date = detail::now();
     machine.cores = usable_processors().cores;
     machine.hardware_threads = usable_processors().hardware_threads;
