@@ -199,6 +199,9 @@ private:
         for (int round = 0; round < 2; ++round) {
             for (std::size_t way = 0; way < routines_.read.size(); ++way) {
                 for (const std::size_t chunk : {std::size_t{0}, std::size_t{1} << 14, std::size_t{1} << 18}) {
+                    if (chunk * pool_->size() > n) {
+                        continue; // not a part for each thread
+                    }
                     const Method method{way, chunk};
                     const double rate = repeat(0.004, 0, 1.0, [&] { pass(method, n); }).rate();
                     if (rate > best) {
