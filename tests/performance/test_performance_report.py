@@ -123,6 +123,17 @@ def test_pages_are_filled_in(directory: Path, tmp_path: Path) -> None:
     assert page.read_text() == once
 
 
+def test_flags_are_compared_by_the_medians_of_their_runs(directory: Path) -> None:
+    for name, medians in (("none", (95.0, 98.0, 10.0)), ("native", (100.0, 99.0, 101.0))):
+        for i, value in enumerate(medians):
+            found = [{"case": "decode/0", "format": "f16", "median": value}]
+            (directory / f"flags-{name}-{i}.json").write_text(json.dumps(found))
+    page = directory / "page.txt"
+    page.write_text("<!-- begin: flags -->\n<!-- end -->\n")
+    assert cli.main([str(directory), "--page", str(page)]) == 0
+    assert "| decode/0, f16, tokens/s | 95.0 | 100 | 95 % |" in page.read_text()
+
+
 def test_a_block_that_nobody_knows(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = directory / "page.txt"
     page.write_text("<!-- begin: overveiw -->\n<!-- end -->\n")

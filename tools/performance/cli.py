@@ -18,7 +18,7 @@ Draws the plots of docs/performance.md and fills in its tables.
 DIRECTORY holds what bench-model wrote by --json and --markdown (model-*.json, model-*.md) and, if
 peers were measured, what bench/compare wrote (compare*.json, compare*.md). The plots (*.svg) go
 there too. In each page, what stands between <!-- begin: NAME --> and <!-- end --> is replaced: NAME
-is a Markdown file in DIRECTORY, or overview, sizes or founding."""
+is a Markdown file in DIRECTORY, or overview, sizes, founding or flags (out of flags-*.json)."""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from statistics import median
 from typing import Callable, Optional, Sequence
 
-from .results import FORMATS, SIZES, Result, ResultError, in_order
+from .results import FORMATS, SIZES, Result, ResultError, in_order, read_results
 from .svg import number
 
 _BLOCK = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -87,12 +88,32 @@ def founding(results: Sequence[Result], compared: Sequence[Result]) -> Optional[
     return table(rows) if ours else None
 
 
+def flags(directory: Path) -> Optional[str]:
+    """What -march=native would bring: medians of the runs with it and without, which took turns."""
+    runs = {
+        name: [r for path in sorted(directory.glob(f"flags-{name}-*.json")) for r in read_results(path)]
+        for name in ("none", "native")
+    }
+    rows = [["", "no flags", "-march=native", "no flags : native"]]
+    for case in dict.fromkeys(r.case for r in runs["none"]):
+        for name in _formats(runs["none"]):
+            plain, native = (
+                [r.median for r in runs[which] if r.case == case and r.format == name]
+                for which in ("none", "native")
+            )
+            if plain and native:
+                a, b = median(plain), median(native)
+                rows.append([f"{case}, {name}, tokens/s", number(a), number(b), f"{a / b * 100:.0f} %"])
+    return table(rows) if len(rows) > 1 else None
+
+
 def blocks(directory: Path, own: Sequence[Result], compared: Sequence[Result]) -> dict[str, Optional[str]]:
     """The text of every block: those made here, and each Markdown file of the directory by its name."""
     found: dict[str, Optional[str]] = {
         "overview": overview(own, "124M"),
         "sizes": by_size(own),
         "founding": founding(own, compared),
+        "flags": flags(directory),
     }
     for path in sorted(directory.glob("*.md")):
         found[path.name] = path.read_text(encoding="utf-8")
