@@ -195,4 +195,5 @@ def test_ticks_reach_and_are_round(largest: float) -> None:
 def test_labels_are_moved_apart() -> None:
     moved = svg.apart([50.0, 50.0, 52.0, 200.0], 15.0)
     assert moved[3] == 200.0
+    assert sum(moved[:3]) == pytest.approx(152.0)  # no more in one direction than in the other
     assert all(b - a > 14.9 for a, b in zip(sorted(moved), sorted(moved)[1:]))
