@@ -38,7 +38,8 @@ namespace {
 using namespace gpt2;
 using kernels::Epilogue;
 
-constexpr WeightType weight_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16};
+constexpr WeightType weight_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16,
+                                       WeightType::int8, WeightType::int4};
 constexpr std::int64_t row_counts[] = {1, 2, 4, 8, 16, 32, 128, 512};
 
 const kernels::Kernels& chosen_kernels() {
@@ -262,14 +263,16 @@ template <class Function> void elementwise_kernel(benchmark::State& state, Funct
     state.SetItemsProcessed(state.iterations() * state.range(0));
 }
 
-void pack_rows_kernel(benchmark::State& state) {
+/// Activations in the form that the kernels of a weight type read; the integer ones quantise them.
+void pack_rows(benchmark::State& state, WeightType type) {
     constexpr std::size_t C = 768;
     const auto rows = static_cast<std::size_t>(state.range(0));
-    const std::size_t tile = chosen_kernels().tile_for(rows);
+    ThreadPool& pool = pool_of(1);
     const auto x = values(rows * C);
-    std::vector<float> packed((rows + tile - 1) / tile * tile * C);
-    measure(state, pool_of(1), static_cast<double>(rows * C * sizeof(float)), 0.0,
-            [&] { kernels::pack_rows(x.data(), C, rows, C, tile, packed.data()); });
+    PackedRows packed;
+    const Compute compute{chosen_kernels(), pool};
+    measure(state, pool, static_cast<double>(rows * C * sizeof(float)), 0.0,
+            [&] { packed.pack(compute, type, x.data(), rows, C); });
 }
 
 /// Lookup of token embeddings in the packed output head.
@@ -437,8 +440,14 @@ void add_kernels() {
     add_elementwise("gelu_erf", [](const Kernels& k, const float* x, float* out, std::size_t n) {
         k.gelu_erf(x, out, n);
     })->Arg(3072);
-    add("kernel/pack_rows", pack_rows_kernel)->ArgName("rows")->Arg(4)->Arg(12)->Arg(512);
     for (const WeightType type : weight_types) {
+        add("kernel/pack_rows/" + std::string(to_string(type)),
+            [type](benchmark::State& state) { pack_rows(state, type); })
+            ->ArgName("rows")
+            ->Arg(1)
+            ->Arg(4)
+            ->Arg(16)
+            ->Arg(512);
         add("kernel/read_output/" + std::string(to_string(type)),
             [type](benchmark::State& state) { read_output(state, type); });
     }

@@ -69,10 +69,10 @@ using Clock = std::chrono::steady_clock;
 /// Those of the best level that this machine has, whatever level the library was told to use.
 [[nodiscard]] inline Routines best_routines() {
 #if GPT2_X86
-    if (supported_isa() == Isa::avx512) {
+    if (supported_isa() >= Isa::avx512) {
         return avx512::routines();
     }
-    if (supported_isa() == Isa::avx2) {
+    if (supported_isa() >= Isa::avx2) {
         return avx2::routines();
     }
 #endif

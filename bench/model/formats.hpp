@@ -25,6 +25,9 @@ struct Format {
         {"f32", "f32", {.weights = WeightType::float32}},
         {"f16", "f16", {.weights = WeightType::float16}},
         {"bf16", "bf16", {.weights = WeightType::bfloat16}},
+        {"int8", "int8", {.weights = WeightType::int8}},
+        {"int4", "int4", {.weights = WeightType::int4}}, // with an output head in int8
+        {"int4-head4", "", {.weights = WeightType::int4, .head = WeightType::int4}},
         {"file", "", {}}, // as they are in the file of --model
     };
     return list;

@@ -104,6 +104,28 @@ def test_engines_come_from_the_comparison(directory: Path) -> None:
     ]
 
 
+def test_results_by_engine(directory: Path) -> None:
+    def cases(factor: float) -> dict[str, Any]:
+        times = {"title": "13 + 87 tokens, top_k 40", "unit": "s", "median": factor, "samples": [factor]}
+        speed = {"title": "decode at depth 900", "unit": "tok/s", "median": 9 * factor, "samples": [8, 10]}
+        return {"cases": {"deep": speed, "founding": times}}
+
+    by_name = {"llama.cpp Q8_0": cases(2.0), "gpt2 int8": cases(3.0)}
+    (directory / "compare.json").write_text(json.dumps({"engines": by_name}))
+    found = results.read_results(directory / "compare.json")
+    assert [(r.engine, r.format, r.kind, r.depth) for r in found[:2]] == [
+        ("llama.cpp", "Q8_0", "decode", 900),
+        ("llama.cpp", "Q8_0", "generate", 0),
+    ]
+    assert (found[0].min, found[0].max) == (8, 10)
+    page = directory / "page.txt"
+    page.write_text("<!-- begin: founding -->\n<!-- end -->\n")
+    assert cli.main([str(directory), "--page", str(page)]) == 0
+    assert "| llama.cpp, Q8_0 | 2.00 | 87 | 23.0 |" in page.read_text()
+    bars = tips((directory / "engines.svg").read_text(), "rect")
+    assert "decode at depth 900, tok/s, gpt2 int8: 27.0" in bars
+
+
 def test_pages_are_filled_in(directory: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Callable, Optional, Sequence
 
-from .results import FORMATS, SIZES, Result, ResultError, in_order, read_results
+from .results import FORMATS, OURS, SIZES, Result, ResultError, in_order, read_results
 from .svg import number
 
 _BLOCK = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -81,7 +81,7 @@ def founding(results: Sequence[Result], compared: Sequence[Result]) -> Optional[
     for name, seconds, tokens in FOUNDING_REPORT:
         rows.append([name, number(seconds), str(tokens), number(seconds / tokens * 1e3)])
     ours = [r for r in results if r.size == "124M" and r.case == "generate/13+87"]
-    others = [r for r in compared if r.kind == "generate" and r.unit == "s" and r.engine != "gpt2"]
+    others = [r for r in compared if r.kind == "generate" and r.unit == "s" and r.engine != OURS]
     for r in others + ours:
         name = "this library" if r in ours else r.engine
         rows.append([f"{name}, {r.format}", number(r.median), "87", number(r.median / 87 * 1e3)])

@@ -7,10 +7,9 @@ import math
 from typing import Callable, Iterable, Optional
 
 from .charts import Axis, Bar, Panel, Point, Series, bar_chart, line_chart
-from .results import FORMATS, SIZES, Result, in_order
+from .results import FORMATS, OURS, SIZES, Result, in_order
 from .svg import number
 
-OURS = "gpt2"
 DASHED = "Dashed: what the machine allows, measured in the same rounds. Upright: range over the rounds."
 
 

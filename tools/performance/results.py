@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterable, Optional
 
-FORMATS = ["f32", "f16", "bf16", "int8", "int4"]
+OURS = "gpt2"  # the engine that this library is
+FORMATS = ["f32", "f16", "bf16", "int8", "int4", "int4-head4"]
 SIZES = ["novella", "124M", "355M", "774M", "1558M"]
 
 
@@ -91,12 +92,39 @@ def _result(entry: dict[str, Any], where: str) -> Result:
     )
 
 
+def _by_engine(found: dict[str, Any], where: str) -> list[Result]:
+    """bench/compare's form: {"gpt2 f16": {"cases": {"deep": {"title": ..., "median": ...}}}}."""
+    results = []
+    for name, engine in found.items():
+        library, _, format_name = name.rpartition(" ")
+        cases = engine.get("cases") if isinstance(engine, dict) else None
+        if not isinstance(cases, dict):
+            raise ResultError(f'{where}: {name}: expected "cases"')
+        for key, case in cases.items():
+            entry: dict[str, Any] = {
+                **case,
+                "engine": library or name,
+                "format": format_name if library else "",
+            }
+            entry["case"] = str(case.get("title", key))
+            if key == "founding":
+                entry["kind"] = "generate"
+            samples = [float(x) for x in case.get("samples", [])]
+            if samples:
+                entry.update(min=min(samples), max=max(samples))
+            results.append(_result(entry, where))
+    return results
+
+
 def read_results(path: Path) -> list[Result]:
-    """The results in a file: a list of them, or an object with such a list as "results"."""
+    """The results in a file: a list of them, or an object with such a list as "results", or one with
+    "engines" by name."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultError(f"{path}: {error}") from error
+    if isinstance(data, dict) and isinstance(data.get("engines"), dict):
+        return _by_engine(data["engines"], str(path))
     entries = data.get("results") if isinstance(data, dict) else data
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ResultError(f'{path}: expected a list of results, or an object with one as "results"')
