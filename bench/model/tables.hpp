@@ -125,8 +125,9 @@ inline constexpr const char* caption =
     "Medians over the rounds; in brackets the share of what the machine allows, as measured in the same\n"
     "rounds. decode: bandwidth over the bytes of weights and KV cache that a token reads. prefill: float32\n"
     "multiply-adds over two operations for each weight of the blocks and token, causal attention, and the\n"
-    "head once; formats that multiply integers may exceed 100 %. batch: the lower of the two. busy: the\n"
-    "share of the speed without busy threads.\n";
+    "head once. batch: the lower of the two. Integer formats are held against float32 multiply-adds as "
+    "well,\n"
+    "and may exceed 100 %. busy: the share of the speed without busy threads.\n";
 
 /// Sizes in the order in which they were measured.
 [[nodiscard]] inline std::vector<std::string> sizes_of(const std::vector<Line>& lines) {
