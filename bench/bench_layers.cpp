@@ -2,23 +2,32 @@
 /// Every kernel and every layer at the shapes of GPT-2 124M, beside what the machine can do at best.
 ///
 /// Names are layer/format/.../rows/threads, so `--benchmark_filter='linear/c_fc/float16.*rows:1/.*threads:2'`
-/// picks one and `--benchmark_filter=machine` shows the limits. bytes/s counts what must be read from
-/// memory once per call: weights (or keys and values), not activations. Weights stay in the caches where they
-/// fit; `lm_head` and the limits at 256 MiB are beyond them.
+/// picks one and `--benchmark_filter=machine` shows the limits. bytes/s counts what must be read once per
+/// call: weights (or keys and values), not activations. Weights stay in the caches where they fit; `lm_head`
+/// and the limits at 256 MiB are beyond them.
+///
+/// of_limit is the share of what the machine allows: the time that the same threads need to read a buffer of
+/// as many bytes again and again (so it may be the speed of a cache), or to do as many float32 multiply-adds
+/// in registers, whichever is longer, over the time it took. Integer formats may exceed 1 where multiply-adds
+/// are the limit. Both are measured beside each benchmark.
 #include "machine.hpp"
 
 #include <gpt2/attention.hpp>
 #include <gpt2/layer_norm.hpp>
 #include <gpt2/mlp.hpp>
+#include <gpt2/random.hpp>
+#include <gpt2/sampler.hpp>
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -29,8 +38,9 @@ namespace {
 using namespace gpt2;
 using kernels::Epilogue;
 
-constexpr WeightType weight_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16};
-constexpr std::int64_t row_counts[] = {1, 2, 4, 8, 12, 16, 64, 512};
+constexpr WeightType weight_types[] = {WeightType::float32, WeightType::float16, WeightType::bfloat16,
+                                       WeightType::int8, WeightType::int4};
+constexpr std::int64_t row_counts[] = {1, 2, 4, 8, 16, 32, 128, 512};
 
 const kernels::Kernels& chosen_kernels() {
     return kernels::kernels_for(choose_isa());
@@ -80,15 +90,50 @@ const Linear& cached_linear(std::size_t K, std::size_t N, WeightType type) {
     return *linear;
 }
 
-/// Totals of one call; a value of 0 is left out.
-void count(benchmark::State& state, double bytes, double flop) {
-    using benchmark::Counter;
-    constexpr auto rate = Counter::kIsIterationInvariantRate;
+/// The bandwidth at which @p bytes are read again and again; what the last call needed is kept.
+double bandwidth(std::size_t bytes, ThreadPool& pool) {
+    static std::pair<std::size_t, ThreadPool*> key;
+    static std::unique_ptr<bench::BandwidthMeter> meter;
+    if (!meter || key != std::pair(bytes, &pool)) {
+        meter.reset();
+        meter =
+            std::make_unique<bench::BandwidthMeter>(std::make_shared<bench::ReadBuffer>(bytes), bytes, pool);
+        key = {bytes, &pool};
+    }
+    return meter->measure(0.03).rate();
+}
+
+/// Seconds that the machine needs at least for reading so many bytes and doing so many operations.
+double least_seconds(ThreadPool& pool, double bytes, double flop) {
+    double least = 0.0;
     if (bytes > 0.0) {
-        state.counters["bytes/s"] = Counter(bytes, rate);
+        least = bytes / bandwidth(static_cast<std::size_t>(bytes), pool);
     }
     if (flop > 0.0) {
-        state.counters["FLOP/s"] = Counter(flop, rate);
+        least = std::max(least, flop / bench::measure_fma(pool, 0.01).rate());
+    }
+    return least;
+}
+
+/// Runs @p body, which reads @p bytes and does @p flop operations on the threads of @p pool. A value of 0
+/// means that it does not matter.
+template <class Body>
+void measure(benchmark::State& state, ThreadPool& pool, double bytes, double flop, Body&& body) {
+    const auto begin = bench::Clock::now();
+    for (auto _ : state) {
+        body();
+        benchmark::ClobberMemory();
+    }
+    const double seconds = bench::seconds_since(begin) / static_cast<double>(state.iterations());
+    constexpr auto rate = benchmark::Counter::kIsIterationInvariantRate;
+    if (bytes > 0.0) {
+        state.counters["bytes/s"] = benchmark::Counter(bytes, rate);
+    }
+    if (flop > 0.0) {
+        state.counters["FLOP/s"] = benchmark::Counter(flop, rate);
+    }
+    if (state.max_iterations > 1) { // the first call, of one iteration, only finds out how many it takes
+        state.counters["of_limit"] = least_seconds(pool, bytes, flop) / seconds;
     }
 }
 
@@ -105,11 +150,8 @@ void linear(benchmark::State& state, std::size_t K, std::size_t N, WeightType ty
     PackedRows packed;
     const auto turn = pool.take_turn();
     const Compute compute{chosen_kernels(), pool};
-    for (auto _ : state) {
-        layer.forward(compute, x.data(), rows, y.data(), epilogue, packed);
-        benchmark::ClobberMemory();
-    }
-    count(state, static_cast<double>(layer.weight().bytes()), product_flop(rows, layer.weight()));
+    measure(state, pool, static_cast<double>(layer.weight().bytes()), product_flop(rows, layer.weight()),
+            [&] { layer.forward(compute, x.data(), rows, y.data(), epilogue, packed); });
 }
 
 void mlp(benchmark::State& state, WeightType type) {
@@ -124,15 +166,14 @@ void mlp(benchmark::State& state, WeightType type) {
     PackedRows packed;
     const auto turn = pool.take_turn();
     const Compute compute{chosen_kernels(), pool};
-    for (auto _ : state) {
-        std::memcpy(residual.data(), x.data(), x.size() * sizeof(float)); // or it would grow without end
-        layer.forward(compute, x.data(), rows, residual.data(), inner.data(), packed);
-        benchmark::ClobberMemory();
-    }
     const PackedMatrix& fc = layer.c_fc.weight();
     const PackedMatrix& proj = layer.c_proj.weight();
-    count(state, static_cast<double>(fc.bytes() + proj.bytes()),
-          product_flop(rows, fc) + product_flop(rows, proj));
+    measure(state, pool, static_cast<double>(fc.bytes() + proj.bytes()),
+            product_flop(rows, fc) + product_flop(rows, proj), [&] {
+                // Or it would grow without end.
+                std::memcpy(residual.data(), x.data(), x.size() * sizeof(float));
+                layer.forward(compute, x.data(), rows, residual.data(), inner.data(), packed);
+            });
 }
 
 Config one_layer() {
@@ -170,15 +211,13 @@ void attention(benchmark::State& state, WeightType type, KvDtype kv_dtype) {
     Workspace work(config, rows);
     const auto turn = pool.take_turn();
     const Compute compute{chosen_kernels(), pool};
-    for (auto _ : state) {
-        std::memcpy(residual.data(), x.data(), x.size() * sizeof(float));
-        layer.forward(compute, 0, list, x.data(), residual.data(), work);
-        benchmark::ClobberMemory();
-    }
     const PackedMatrix& attn = layer.c_attn.weight();
     const PackedMatrix& proj = layer.c_proj.weight();
-    count(state, static_cast<double>(attn.bytes() + proj.bytes() + cache.bytes_read(depth)),
-          product_flop(rows, attn) + product_flop(rows, proj) + 4.0 * 768.0 * positions);
+    measure(state, pool, static_cast<double>(attn.bytes() + proj.bytes() + cache.bytes_read(depth)),
+            product_flop(rows, attn) + product_flop(rows, proj) + 4.0 * 768.0 * positions, [&] {
+                std::memcpy(residual.data(), x.data(), x.size() * sizeof(float));
+                layer.forward(compute, 0, list, x.data(), residual.data(), work);
+            });
 }
 
 void layer_norm(benchmark::State& state) {
@@ -192,11 +231,8 @@ void layer_norm(benchmark::State& state) {
     std::vector<float> y(rows * C);
     const auto turn = pool.take_turn();
     const Compute compute{chosen_kernels(), pool};
-    for (auto _ : state) {
-        layer.forward(compute, x.data(), rows, y.data());
-        benchmark::ClobberMemory();
-    }
-    count(state, static_cast<double>(rows * C * sizeof(float)), static_cast<double>(rows * C * 8));
+    measure(state, pool, static_cast<double>(rows * C * sizeof(float)), static_cast<double>(rows * C * 8),
+            [&] { layer.forward(compute, x.data(), rows, y.data()); });
 }
 
 /// The attention kernel alone: 12 heads after each other, one query each.
@@ -208,18 +244,17 @@ void attend_kernel(benchmark::State& state, KvDtype kv_dtype) {
     const auto query = values(768);
     std::vector<float> out(768);
     std::vector<float> scratch(2 * 64);
-    for (auto _ : state) {
-        for (std::size_t head = 0; head < 12; ++head) {
-            cache.attend(chosen_kernels(), 0, head,
-                         {.queries = query.data() + head * 64,
-                          .n_queries = 1,
-                          .n_positions = depth,
-                          .out = out.data() + head * 64,
-                          .scratch = scratch.data()});
-        }
-        benchmark::ClobberMemory();
-    }
-    count(state, static_cast<double>(cache.bytes_read(depth)), static_cast<double>(4 * 768 * depth));
+    measure(state, pool_of(1), static_cast<double>(cache.bytes_read(depth)),
+            static_cast<double>(4 * 768 * depth), [&] {
+                for (std::size_t head = 0; head < 12; ++head) {
+                    cache.attend(chosen_kernels(), 0, head,
+                                 {.queries = query.data() + head * 64,
+                                  .n_queries = 1,
+                                  .n_positions = depth,
+                                  .out = out.data() + head * 64,
+                                  .scratch = scratch.data()});
+                }
+            });
 }
 
 /// @param function  takes the kernels, x, out and n
@@ -228,25 +263,21 @@ template <class Function> void elementwise_kernel(benchmark::State& state, Funct
     const auto x = values(n);
     std::vector<float> y(n);
     const kernels::Kernels& kernels = chosen_kernels();
-    for (auto _ : state) {
-        function(kernels, x.data(), y.data(), n);
-        benchmark::ClobberMemory();
-    }
-    count(state, static_cast<double>(n * sizeof(float)), 0.0);
+    measure(state, pool_of(1), static_cast<double>(n * sizeof(float)), 0.0,
+            [&] { function(kernels, x.data(), y.data(), n); });
     state.SetItemsProcessed(state.iterations() * state.range(0));
 }
 
-void pack_rows_kernel(benchmark::State& state) {
+/// Activations in the form that the kernels of a weight type read; the integer ones quantise them.
+void pack_rows(benchmark::State& state, WeightType type) {
     constexpr std::size_t C = 768;
     const auto rows = static_cast<std::size_t>(state.range(0));
-    const std::size_t tile = chosen_kernels().tile_for(rows);
+    ThreadPool& pool = pool_of(1);
     const auto x = values(rows * C);
-    std::vector<float> packed((rows + tile - 1) / tile * tile * C);
-    for (auto _ : state) {
-        kernels::pack_rows(x.data(), C, rows, C, tile, packed.data());
-        benchmark::ClobberMemory();
-    }
-    count(state, static_cast<double>(rows * C * sizeof(float)), 0.0);
+    PackedRows packed;
+    const Compute compute{chosen_kernels(), pool};
+    measure(state, pool, static_cast<double>(rows * C * sizeof(float)), 0.0,
+            [&] { packed.pack(compute, type, x.data(), rows, C); });
 }
 
 /// Lookup of token embeddings in the packed output head.
@@ -262,21 +293,40 @@ void read_output(benchmark::State& state, WeightType type) {
     state.SetItemsProcessed(state.iterations());
 }
 
-void read_bandwidth(benchmark::State& state) {
-    const auto mebibytes = static_cast<std::size_t>(state.range(0));
-    double best = 0.0;
-    for (auto _ : state) {
-        best = bench::read_bandwidth(mebibytes << 20, pool_of(state.range(1)));
+/// One token out of 50257 logits.
+void sampling(benchmark::State& state, const SamplerOptions& options) {
+    constexpr std::size_t V = 50257;
+    auto logits = values(V);
+    for (float& x : logits) {
+        x *= 100.0f; // -5 to 5
     }
-    state.counters["bytes/s"] = best;
+    Sampler sampler(options, V, chosen_kernels().exp_shifted);
+    std::vector<TokenId> before(100);
+    std::iota(before.begin(), before.end(), TokenId{0});
+    sampler.note(before);
+    std::uint64_t n = 0;
+    measure(state, pool_of(1), static_cast<double>(V * sizeof(float)), 0.0,
+            [&] { benchmark::DoNotOptimize(sampler.next(logits, uniform(1, 0, n++))); });
+}
+
+void read_bandwidth(benchmark::State& state) {
+    const auto bytes = static_cast<std::size_t>(state.range(0)) << 20;
+    ThreadPool& pool = pool_of(state.range(1));
+    const bench::BandwidthMeter meter(std::make_shared<bench::ReadBuffer>(bytes), bytes, pool);
+    bench::Amount amount;
+    for (auto _ : state) {
+        amount += meter.measure(0.5);
+    }
+    state.counters["bytes/s"] = amount.rate();
+    state.SetLabel(meter.method());
 }
 
 void fma_peak(benchmark::State& state) {
-    double best = 0.0;
+    bench::Amount amount;
     for (auto _ : state) {
-        best = bench::fma_peak(pool_of(state.range(0)));
+        amount += bench::measure_fma(pool_of(state.range(0)), 0.5);
     }
-    state.counters["FLOP/s"] = best;
+    state.counters["FLOP/s"] = amount.rate();
 }
 
 /// 1, 2 and the default number of threads.
@@ -336,7 +386,11 @@ void add_attention(WeightType type, KvDtype kv_dtype) {
     layer->ArgNames({"rows", "threads", "positions"});
     for (const std::int64_t rows : row_counts) {
         for (const std::int64_t threads : thread_counts()) {
-            layer->Args({rows, threads, 512})->Args({rows, threads, 1024});
+            for (const std::int64_t positions : {128, 512, 1024}) {
+                if (rows <= positions) {
+                    layer->Args({rows, threads, positions});
+                }
+            }
         }
     }
 }
@@ -352,12 +406,26 @@ void add_layers() {
     add_layer("layer_norm", layer_norm);
 }
 
+void add_sampling() {
+    const auto add_sampler = [](const std::string& name, const SamplerOptions& options) {
+        add("sampling/" + name, [options](benchmark::State& state) { sampling(state, options); });
+    };
+    add_sampler("greedy", {});
+    add_sampler("all", {.do_sample = true});
+    add_sampler("temperature_0.8", {.do_sample = true, .temperature = 0.8f});
+    add_sampler("top_k_40", {.do_sample = true, .top_k = 40});
+    add_sampler("top_p_0.9", {.do_sample = true, .top_p = 0.9f});
+    add_sampler("min_p_0.05", {.do_sample = true, .min_p = 0.05f});
+    add_sampler("repetition_penalty_1.2", {.repetition_penalty = 1.2f});
+}
+
 void add_kernels() {
     for (const KvDtype kv_dtype : {KvDtype::float32, KvDtype::float16}) {
         add("kernel/attend/kv_" + std::string(to_string(kv_dtype)),
             [=](benchmark::State& state) { attend_kernel(state, kv_dtype); })
             ->ArgName("positions")
             ->Arg(64)
+            ->Arg(256)
             ->Arg(512)
             ->Arg(1024);
     }
@@ -377,8 +445,14 @@ void add_kernels() {
     add_elementwise("gelu_erf", [](const Kernels& k, const float* x, float* out, std::size_t n) {
         k.gelu_erf(x, out, n);
     })->Arg(3072);
-    add("kernel/pack_rows", pack_rows_kernel)->ArgName("rows")->Arg(4)->Arg(12)->Arg(512);
     for (const WeightType type : weight_types) {
+        add("kernel/pack_rows/" + std::string(to_string(type)),
+            [type](benchmark::State& state) { pack_rows(state, type); })
+            ->ArgName("rows")
+            ->Arg(1)
+            ->Arg(4)
+            ->Arg(16)
+            ->Arg(512);
         add("kernel/read_output/" + std::string(to_string(type)),
             [type](benchmark::State& state) { read_output(state, type); });
     }
@@ -389,6 +463,7 @@ void add_kernels() {
 int main(int argc, char** argv) {
     add_machine();
     add_kernels();
+    add_sampling();
     add_linears();
     add_layers();
     benchmark::Initialize(&argc, argv);

@@ -5,30 +5,36 @@ namespace gpt2::bench::GPT2_LEVEL {
 
 using namespace gpt2::kernels::GPT2_LEVEL;
 
-/// Reads @p n floats, a multiple of 128. @returns their sum, so that nobody can leave the reading out.
+/// Reads @p n floats, a multiple of read_unit, as @p Streams parts side by side, and asks for each line
+/// @p Ahead bytes before it comes (0: leaves that to the processor).
+/// @returns their sum, so that nobody can leave the reading out
+template <std::size_t Streams, std::size_t Ahead>
 GPT2_TARGET inline float read(const float* p, std::size_t n) {
     F32x16 s0 = zero();
     F32x16 s1 = zero();
     F32x16 s2 = zero();
     F32x16 s3 = zero();
-    for (const float* const end = p + n; p != end; p += 128) {
-        for (std::size_t line = 0; line < 128; line += 16) {
-            __builtin_prefetch(reinterpret_cast<const char*>(p + line) + 4096);
+    const std::size_t part = n / Streams;
+    for (const float* const end = p + part; p != end; p += 64) {
+        for (std::size_t stream = 0; stream < Streams; ++stream) {
+            const float* const q = p + stream * part;
+            if constexpr (Ahead != 0) {
+                for (std::size_t line = 0; line < 64; line += 16) {
+                    __builtin_prefetch(reinterpret_cast<const char*>(q + line) + Ahead);
+                }
+            }
+            s0 = add(s0, load(q));
+            s1 = add(s1, load(q + 16));
+            s2 = add(s2, load(q + 32));
+            s3 = add(s3, load(q + 48));
         }
-        s0 = add(s0, load(p));
-        s1 = add(s1, load(p + 16));
-        s2 = add(s2, load(p + 32));
-        s3 = add(s3, load(p + 48));
-        s0 = add(s0, load(p + 64));
-        s1 = add(s1, load(p + 80));
-        s2 = add(s2, load(p + 96));
-        s3 = add(s3, load(p + 112));
     }
     return sum(add(add(s0, s1), add(s2, s3)));
 }
 
-/// @p steps times 8 blocks of sixteen multiply-adds: as many independent chains as the registers hold, to
-/// cover the latency of each. They begin differently, or a compiler would make one of all.
+/// @p steps times 12 blocks of sixteen multiply-adds, in 12 independent chains of registers at any width:
+/// more than the latency of each times the number at once. They begin differently, or a compiler would make
+/// one of all.
 GPT2_TARGET inline float multiply_add(std::size_t steps, float factor, float addend) {
     const F32x16 a = broadcast(factor);
     const F32x16 b = broadcast(addend);
@@ -40,32 +46,38 @@ GPT2_TARGET inline float multiply_add(std::size_t steps, float factor, float add
     F32x16 s5 = broadcast(5.0f);
     F32x16 s6 = broadcast(6.0f);
     F32x16 s7 = broadcast(7.0f);
+    F32x16 s8 = broadcast(8.0f);
+    F32x16 s9 = broadcast(9.0f);
+    F32x16 s10 = broadcast(10.0f);
+    F32x16 s11 = broadcast(11.0f);
     constexpr Isa isa = Isa::GPT2_LEVEL;
+    constexpr int repeats = isa == Isa::avx512 ? 1 : isa == Isa::avx2 ? 2 : 4;
     for (std::size_t i = 0; i < steps; ++i) {
-        if constexpr (isa == Isa::avx512) {
+        for (int repeat = 0; repeat < repeats; ++repeat) {
             s0 = fma(s0, a, b);
             s1 = fma(s1, a, b);
             s2 = fma(s2, a, b);
-            s3 = fma(s3, a, b);
-            s4 = fma(s4, a, b);
-            s5 = fma(s5, a, b);
-            s6 = fma(s6, a, b);
-            s7 = fma(s7, a, b);
-        } else if constexpr (isa == Isa::avx2) {
-            for (int half = 0; half < 2; ++half) { // 8 registers
-                s0 = fma(s0, a, b);
-                s1 = fma(s1, a, b);
-                s2 = fma(s2, a, b);
+            if constexpr (isa != Isa::portable) { // two registers each, 12 in all
                 s3 = fma(s3, a, b);
+                s4 = fma(s4, a, b);
+                s5 = fma(s5, a, b);
             }
-        } else {
-            for (int quarter = 0; quarter < 4; ++quarter) { // 8 registers
-                s0 = fma(s0, a, b);
-                s1 = fma(s1, a, b);
+            if constexpr (isa == Isa::avx512) { // one each
+                s6 = fma(s6, a, b);
+                s7 = fma(s7, a, b);
+                s8 = fma(s8, a, b);
+                s9 = fma(s9, a, b);
+                s10 = fma(s10, a, b);
+                s11 = fma(s11, a, b);
             }
         }
     }
-    return sum(add(add(add(s0, s1), add(s2, s3)), add(add(s4, s5), add(s6, s7))));
+    const F32x16 low = add(add(add(s0, s1), add(s2, s3)), add(s4, s5));
+    return sum(add(low, add(add(add(s6, s7), add(s8, s9)), add(s10, s11))));
+}
+
+[[nodiscard]] inline Routines routines() {
+    return {{read<1, 0>, read<1, 4096>, read<2, 0>, read<4, 0>}, multiply_add};
 }
 
 } // namespace gpt2::bench::GPT2_LEVEL
