@@ -114,7 +114,7 @@ def unpacked(units: Any, dtype: str) -> tuple[Any, Any]:
 
 
 def product(x: Any, units: Any, dtype: str, start: Any) -> Any:
-    """start + x W, of float32 [rows, in]: rows quantised by group, sums of integers, one multiply-add a group."""
+    """start + x W, of float32 [rows, in]: rows quantised, sums of integers, one multiply-add a group."""
     codes, scales = unpacked(units, dtype)
     size = GROUP[dtype]
     total = np.zeros((len(x), scales.shape[1]), np.float32)

@@ -4,8 +4,10 @@
 The weights of a group share a scale, and so do the inputs that they meet: where one channel of a layer norm
 is much larger than its neighbours, and its row of the next matrix as much smaller, both lose the bits of
 whatever is small. LN(x; g, b) W = LN(x; g / s, b / s) diag(s) W for any positive s, exactly so in floating
-point for powers of two. Here s brings every row of W to about the same size. docs/quantization.md has the
-measurements.
+point for powers of two. s is what brings a row and its inputs to the same multiple of what is usual for rows
+and for inputs, so that neither gains at the cost of the other (Xiao et al., "SmoothQuant", ICML 2023, with
+migration strength 0.5; but the size of inputs is taken from gain and bias, there is no text to try).
+docs/quantization.md has the measurements.
 """
 
 from __future__ import annotations
@@ -17,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from .checkpoint import Checkpoint, is_embedding
-from .tensors import LIMITS, Array, Doubles, TensorSource, from_float32, to_float32
+from .tensors import LIMITS, Array, Doubles, Stored, TensorSource, from_float32, to_float32
 
 Exponents = npt.NDArray[np.int64]
 
-MOST = 64  #: doublings of one row at most: enough for any model, and far from overflow
+MOST = 32  #: doublings at most: enough for any model, and far from what float32 cannot hold
 
 
 def fed_matrix(norm: str) -> str:
@@ -42,7 +44,7 @@ def balanced(checkpoint: Checkpoint, matrices: Iterable[str]) -> Checkpoint:
         gain, bias = checkpoint.tensors[name], checkpoint.tensors[name.replace(".weight", ".bias")]
         matrix = checkpoint.tensors.get(fed_matrix(name))
         if matrix is not None and matrix.name in chosen:
-            balance = _Balance(matrix, (gain, bias))
+            balance = _Balance(matrix, gain, bias)
             for vector in (gain, bias):
                 tensors[vector.name] = _divided(vector, balance)
             tensors[matrix.name] = _multiplied(matrix, balance)
@@ -52,14 +54,17 @@ def balanced(checkpoint: Checkpoint, matrices: Iterable[str]) -> Checkpoint:
 class _Balance:
     """log2 s of each input of a matrix, computed when it is needed."""
 
-    def __init__(self, matrix: TensorSource, vectors: tuple[TensorSource, ...]) -> None:
-        self._matrix, self._vectors = matrix, vectors
+    def __init__(self, matrix: TensorSource, gain: TensorSource, bias: TensorSource) -> None:
+        self._matrix, self._gain, self._bias = matrix, gain, bias
         self._found: Exponents | None = None
 
     def exponents(self) -> Exponents:
         if self._found is None:
-            found = exponents(row_magnitudes(self._matrix))
-            for vector in self._vectors:
+            gain, bias = (Stored(v.read(), v.dtype).float64() for v in (self._gain, self._bias))
+            with np.errstate(over="ignore", invalid="ignore"):
+                inputs: Doubles = np.sqrt(gain**2 + bias**2)  # the normalised x has variance 1
+            found = exponents(row_magnitudes(self._matrix), inputs)
+            for vector in (self._gain, self._bias):
                 found = np.where(_survives(vector, found), found, 0)
             self._found = found
         return self._found
@@ -78,13 +83,18 @@ def row_magnitudes(matrix: TensorSource) -> Doubles:
     return magnitudes
 
 
-def exponents(magnitudes: Doubles) -> Exponents:
-    """log2 of what brings each magnitude near the median. Zeros, and what is not finite, stay."""
-    usable = np.isfinite(magnitudes) & (magnitudes > 0)
+def exponents(rows: Doubles, inputs: Doubles) -> Exponents:
+    """log2 s for rows and inputs of these magnitudes; 0 for those within a factor of two, which gain nothing.
+
+    Channels where a magnitude is zero or not finite stay as well.
+    """
+    usable = np.isfinite(rows) & (rows > 0) & np.isfinite(inputs) & (inputs > 0)
     if not usable.any():
-        return np.zeros(len(magnitudes), np.int64)
-    ratio = np.median(magnitudes[usable]) / np.where(usable, magnitudes, 1)
-    found = np.rint(np.log2(np.where(usable, ratio, 1))).astype(np.int64)
+        return np.zeros(len(rows), np.int64)
+    logs = [np.log2(np.where(usable, magnitudes, 1)) for magnitudes in (inputs, rows)]
+    larger_inputs, larger_rows = (log - np.median(log[usable]) for log in logs)
+    wanted = np.where(usable, (larger_inputs - larger_rows) / 2, 0)
+    found = np.where(np.abs(wanted) < 1, 0, np.rint(wanted)).astype(np.int64)
     clipped: Exponents = np.clip(found, -MOST, MOST)
     return clipped
 

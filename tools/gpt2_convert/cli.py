@@ -77,7 +77,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--head-dtype",
         choices=FLOAT_TYPES + INTEGER_TYPES,
         metavar="TYPE",
-        help="type of the output head alone, and so of the token embeddings, which are mostly the same matrix "
+        help="type of the output head, and so of the token embeddings, which are mostly the same matrix "
         "(default: that of --dtype, but int8 where it is int4)",
     )
     parser.add_argument(

@@ -47,7 +47,7 @@ class Estimate:
 
 
 def quantised(x: Estimate, group: int) -> Estimate:
-    """x as a matrix whose groups have so many inputs takes it: the value unchanged, the variance with rounding.
+    """x as a matrix takes it whose groups have so many inputs: the variance counts the rounding.
 
     A number errs by at most half a step, taken as uniform: where in a step it lies is as good as random, and
     errors of what came before move it about. But one below half a step becomes 0, and errs by itself. (That

@@ -63,7 +63,7 @@ FORMATS = {
 
 
 def quantize(weights: Floats, dtype: str, progress: Callable[[int], None] = lambda done: None) -> Bytes:
-    """Rounds a matrix [in, out], a block at a time; the result is as the file has it. Unused outputs are zero.
+    """Rounds a matrix [in, out], a block at a time, to what the file has of it. Unused outputs are zero.
 
     progress: told how many bytes of the result are done.
     """
@@ -104,7 +104,7 @@ def _grouped(weights: Floats, group: int, groups: slice, columns: slice) -> Floa
     result = np.zeros((group, count, width), np.float32)
     by_group = result.transpose(1, 0, 2)
     whole = len(part) // group
-    by_group[:whole, :, : part.shape[1]] = part[: whole * group].reshape(whole, group, -1)
+    by_group[:whole, :, : part.shape[1]] = part[: whole * group].reshape(whole, group, part.shape[1])
     by_group[whole:, : len(part) % group, : part.shape[1]] = part[whole * group :]
     return result
 
@@ -206,7 +206,7 @@ def _by_output(units: Bytes, dtype: str) -> Floats:
 
 @dataclass(frozen=True)
 class Quantized:
-    """A matrix as the file has it, read like a Stored one: what it stands for is computed where it is used."""
+    """A matrix as the file has it, read like a Stored one: its numbers are computed where they are used."""
 
     units: Bytes
     dtype: str

@@ -80,8 +80,7 @@ class TensorSource:
     def read_as(self, dtype: str, intended: str | None = None) -> Array:
         """The weights in another type, from F64 by way of float32.
 
-        Those that are not finite, or too large for the type, or for another that they are intended for, are an
-        error.
+        Those that are not finite, or too large for the type, or the one they are intended for, are an error.
         """
         limited = intended or dtype
         array = np.ascontiguousarray(self.read())
