@@ -301,7 +301,7 @@ class Comparison:
         self._expected = log_softmax(self._logits)
         print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity(self._expected):.3f}")
         print("logits' standard deviation", f"{self._logits.std():.3f}", flush=True)
-        print(f"{'':44} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
+        print(f"{'':52} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
 
     def _run(self, model):
         return np.concatenate([model.logits(tokens) for tokens in self._windows])
@@ -322,7 +322,7 @@ class Comparison:
         divergence = (np.exp(self._expected) * (self._expected - found)).sum(axis=1).mean()
         same = (logits.argmax(axis=1) == self._logits.argmax(axis=1)).mean()
         change = 100 * (self._perplexity(found) / self._perplexity(self._expected) - 1)
-        print(f"{name:44} {error:9.4f} {divergence:9.5f} {change:+8.2f} % {100 * same:8.1f} %", flush=True)
+        print(f"{name:52} {error:9.4f} {divergence:9.5f} {change:+8.2f} % {100 * same:8.1f} %", flush=True)
 
 
 # What is printed.
