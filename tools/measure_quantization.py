@@ -202,7 +202,7 @@ class Model:
 
 
 def rounded_activations(x, group):
-    rows = in_groups(x.T, group)
+    rows = in_groups(x.T, min(group, x.shape[1]))
     step = np.abs(rows).max(axis=1, keepdims=True) / 127
     rounded = np.rint(rows / np.where(step > 0, step, np.inf)) * step
     return rounded.reshape(-1, len(x))[: x.shape[1]].T
@@ -373,8 +373,8 @@ def measure_activations(options):
         for where, names in (("layers", model.matrices()), ("layers and head", [*model.matrices(), "head"])):
             changed = model.copy()
             changed.groups = dict.fromkeys(names, group)
-            text = f"groups of {group}" if group < 1 << 20 else "one group a row"
-            against.show(f"activations of {where} in {text}", changed)
+            text = f"in groups of {group}" if group < 1 << 20 else "one group a row"
+            against.show(f"activations of {where}, {text}", changed)
 
 
 def measure_logits(options):
@@ -393,6 +393,9 @@ def measure_logits(options):
         text = f"{layers}, head {head or 'not rounded'}" + (", embedding not rounded" if embedding else "")
         against.show(text.lower(), rounded_model(model, layers, head, embedding))
     for layers in ("INT8", "INT4"):
+        weights = rounded_model(model, layers, None, "float")
+        weights.groups = {}
+        against.show(f"{layers.lower()} weights of layers alone", weights)
         for group in (32, 64, 128):
             name = f"{layers.lower()}, head int8, activations in groups of {group}"
             against.show(name, rounded_model(model, layers, "INT8", activations=group))

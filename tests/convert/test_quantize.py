@@ -308,6 +308,7 @@ def novella(tmp_path_factory) -> dict[str, File]:
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_a_real_model_stays_within_the_bound(novella, dtype):
     largest, bound = difference(novella[dtype])
+    print(f"{dtype}: {largest / bound:.2f} of the bound, {bound:.3f}")  # for docs/quantization.md
     assert bound / 20 < largest < 0.6 * bound
     logits = novella[dtype].array("self_test.logits")[:8192]
     assert bound < 0.25 * logits.std()
