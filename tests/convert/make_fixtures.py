@@ -3,10 +3,13 @@
 """Makes, with the converter, the files that the C++ tests read: make_fixtures.py DIRECTORY
 
   tiny/                   a Hugging Face directory with random weights, of extents that fill nothing up
-  tiny-{f32,f16,bf16}.safetensors  the same, converted
+  tiny-{f32,f16,bf16,int8,int4}.safetensors  the same, converted
+  tiny-int4-int4.safetensors       with a head of int4 as well
+  tiny-int4-f16.safetensors        with embeddings of float16 beside a head of int8
   untied.safetensors      with a head of its own, from untied/
   gpt2-vocabulary.safetensors      the 50257 tokens of GPT-2, with next to no weights
   novella/                the default model as a Hugging Face directory
+  novella-{int8,int4}.safetensors  the default model in integers
 """
 
 from __future__ import annotations
@@ -71,8 +74,11 @@ def convert(*arguments: object) -> None:
 def main(directory: Path) -> None:
     write_model(directory / "tiny", TINY)
     write_byte_vocabulary(directory / "tiny")
-    for dtype in ("f32", "f16", "bf16"):
+    for dtype in ("f32", "f16", "bf16", "int8", "int4"):
         convert(directory / "tiny", "-o", directory / f"tiny-{dtype}.safetensors", "--dtype", dtype)
+    for name, option in (("int4-int4", "--head-dtype=int4"), ("int4-f16", "--embedding-dtype=f16")):
+        out = directory / f"tiny-{name}.safetensors"
+        convert(directory / "tiny", "-o", out, "--dtype", "int4", option)
     write_model(directory / "untied", {**TINY, "tie_word_embeddings": False, "activation_function": "relu"})
     write_byte_vocabulary(directory / "untied")
     convert(directory / "untied", "-o", directory / "untied.safetensors", "--dtype", "f32")
@@ -81,7 +87,10 @@ def main(directory: Path) -> None:
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(ROOT / "tests" / "data" / "tokenizer" / name, directory / "gpt2" / name)
     convert(directory / "gpt2", "-o", directory / "gpt2-vocabulary.safetensors", "--dtype", "f16")
-    convert(ROOT / "models" / "novella-f16.safetensors", "--to", "hf", "-o", directory / "novella")
+    novella = ROOT / "models" / "novella-f16.safetensors"
+    convert(novella, "--to", "hf", "-o", directory / "novella")
+    for dtype in ("int8", "int4"):
+        convert(novella, "-o", directory / f"novella-{dtype}.safetensors", "--dtype", dtype)
 
 
 if __name__ == "__main__":

@@ -528,12 +528,45 @@ def test_options_for_other_sources(tmp_path, model, fails):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["x"], ["-o", "y"], ["x", "--download", "124M", "-o", "y"], ["x", "-o", "y", "--dtype", "int8"]],
+    [[], ["x"], ["-o", "y"], ["x", "--download", "124M", "-o", "y"], ["x", "-o", "y", "--dtype", "int5"]],
 )
 def test_command_lines_that_make_no_sense(arguments, capsys):
     with pytest.raises(SystemExit) as error:
         cli.main(arguments)
     assert error.value.code == 2 and "usage: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (
+            ["--dtype", "int8", "--to", "gguf"],
+            "--dtype: expected f32 or f16 or bf16 beside --to gguf, found int8",
+        ),
+        (
+            ["--dtype", "int4", "--to", "hf"],
+            "--dtype: expected f32 or f16 or bf16 beside --to hf, found int4",
+        ),
+        (
+            ["--head-dtype", "f16", "--to", "hf"],
+            "--head-dtype f16: expected no type of its own beside --to hf",
+        ),
+        (
+            ["--embedding-dtype", "int8", "--to", "gguf"],
+            "--embedding-dtype int8: expected no type of its own beside --to gguf",
+        ),
+        (["--head-dtype", "int8", "--inspect"], "--head-dtype int8: expected no type beside --inspect"),
+        (
+            ["--embedding-dtype", "f16", "--inspect"],
+            "--embedding-dtype f16: expected no type beside --inspect",
+        ),
+    ],
+)
+def test_types_that_contradict(options, message, capsys):
+    """Before anything is looked for."""
+    with pytest.raises(SystemExit) as error:
+        cli.main(["no/such/model", "-o", "out", *options])
+    assert error.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
@@ -543,7 +576,7 @@ def test_help_fits_the_terminal(monkeypatch, capsys, columns):
         cli.main(["--help"])
     text = capsys.readouterr().out
     assert max(map(len, text.split("\n"))) <= 80 if columns == "80" else True
-    for word in ("nanoGPT", "llm.c", "OpenAI", "hub", "converted file", "--inspect", "--tokenizer"):
+    for word in ("nanoGPT", "llm.c", "OpenAI", "hub", "converted file", "--inspect", "--tokenizer", "int4"):
         assert word in text
 
 
@@ -617,7 +650,7 @@ def test_inspect_a_converted_file(tmp_path, model, capsys):
         f'source SHA-256 "{metadata["gpt2.source_sha256"]}"',
         f'converted by "{metadata["gpt2.converter"]}"',
         f'checksum "{metadata["gpt2.crc32"]}", correct',
-        f"self-test logits after 6 tokens, float32 within {bound:.2g}",
+        f"self-test logits after 6 tokens, bound {bound:.2g}",
         "wte.weight F16 [9, 8, 32]",
         "h.0-1.ln_1.bias F32 [16]",
         "tokenizer.token_ends U32 [272]",
@@ -625,6 +658,56 @@ def test_inspect_a_converted_file(tmp_path, model, capsys):
         "3,888 parameters; tensors, as they are in the file",
     ):
         assert line in lines
+
+
+def test_inspect_integers(tmp_path, model, capsys):
+    out = convert(model, tmp_path / "out", "--dtype", "int4", "--embedding-dtype", "f16")
+    lines = inspect(capsys, out)
+    for line in (
+        "tie_word_embeddings False",
+        "wte.weight F16 [9, 8, 32]",
+        "h.0-1.attn.c_attn.weight INT4 [1, 1, 576] 4.5 bits a weight",
+        "lm_head.weight INT8 [9, 1, 2112] 8.25 bits a weight",
+    ):
+        assert line in lines
+    tensors = safetensors_file.read(out)[0]
+    weights = {name: t for name, t in tensors.items() if not name.startswith(("tokenizer.", "self_test."))}
+    sizes = {"F16": 2, "F32": 4, "U8": 1}
+    size = sum(int(np.prod(tensor.shape)) * sizes[tensor.dtype] for tensor in weights.values())
+    parameters = 3888 + 260 * 8
+    bits = f"{8 * size / parameters:.2f}"
+    assert f"{parameters:,} parameters in {bits} bits each; tensors, as they are in the file" in lines
+
+
+@pytest.mark.parametrize(
+    "options, text",
+    [
+        (["--dtype", "int4"], "int4, head int8, from: "),
+        (["--dtype", "int8"], "int8, from: "),
+        (["--dtype", "int8", "--embedding-dtype", "f16"], "int8, embedding f16, from: "),
+        (["--head-dtype", "int4"], "f16, head int4, from: "),
+    ],
+)
+def test_the_summary_names_the_types(tmp_path, model, capsys, options, text):
+    assert cli.main([str(model), "-o", str(tmp_path / "out"), *options]) == 0
+    assert f"; {text}Hugging Face directory; " in capsys.readouterr().out
+
+
+def test_integers_become_floating_point_again(tmp_path):
+    """What they stand for: the same from a file of integers in every format that is written from it."""
+    even = {name: np.ones_like(array) for name, array in sources.WEIGHTS.items() if "ln_" in name}
+    weights = {**sources.WEIGHTS, **even}
+    first = convert(sources.hugging_face(tmp_path / "model", weights), tmp_path / "int4", "--dtype", "int4")
+    directory = convert(first, tmp_path / "hf", "--to", "hf")
+    wide = convert(first, tmp_path / "f32", "--dtype", "f32")
+    assert contents(convert(directory, tmp_path / "f32 again", "--dtype", "f32")) == contents(wide)
+    convert(first, tmp_path / "gguf", "--to", "gguf", "--dtype", "f32")
+    found = safetensors_file.read(directory / "model.safetensors")[0]
+    assert {tensor.dtype for tensor in found.values()} == {"F32"}
+    for name, weight in weights.items():
+        error = np.abs(found[name].read() - weight)
+        assert ".c_" in name or "wte" in name or not error.any()
+        assert error.max() <= 0.2 * np.abs(weight).max()
 
 
 def test_a_damaged_file_is_told_and_not_converted(tmp_path, model, capsys, fails):
@@ -859,7 +942,7 @@ def test_no_tracebacks(tmp_path, model, monkeypatch, capsys):
     assert run(model, "--inspect") == 130
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "int8", "int4"])
 def test_memory_stays_near_the_largest_tensor(tmp_path, dtype):
     """A model of eight times its largest tensor converts in what is left of a limit on the address space."""
     config = tiny_model.config(n_embd=512, n_layer=8, n_head=8)

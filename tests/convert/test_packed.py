@@ -16,6 +16,7 @@ import tiny_model
 
 from gpt2_convert import __version__, checkpoint, forward
 from gpt2_convert.errors import ConvertError
+from gpt2_convert.matrix_types import MatrixTypes
 from gpt2_convert.sources import packed as reader
 from gpt2_convert.targets import packed as writer
 from gpt2_convert.tensors import Stored, from_float32, to_float32
@@ -60,8 +61,9 @@ def write(dtype: str, config: dict[str, Any] = CONFIG, **options: Any) -> tuple[
     model = tiny_model.checked(config, weights, **options)
     tokenizer = TokenizerTables(tiny_model.VOCAB_JSON, tiny_model.MERGES_TXT, "tiny")
     file = io.BytesIO()
-    summary = writer.PackedWriter(file, model, tokenizer, dtype, "ab" * 32).write()
-    assert summary.size == len(file.getvalue()) <= writer.file_size(model, dtype)
+    types = MatrixTypes.of(dtype)
+    summary = writer.PackedWriter(file, model, tokenizer, types, "ab" * 32).write()
+    assert summary.size == len(file.getvalue()) <= writer.file_size(model, types)
     return File(file.getvalue()), weights
 
 
@@ -105,7 +107,7 @@ def test_what_is_packed_is_unpacked(name, shape, dtype):
     values = from_float32(np.random.default_rng(1).normal(size=shape).astype(np.float32), kind)
     values = values if not name.endswith("bias") else values[0]
     stored = writer.pack(name, values, kind)
-    assert stored.shape == writer.stored_shape(name, values.shape)
+    assert stored.shape == writer.stored_shape(name, values.shape, kind)
     np.testing.assert_array_equal(writer.unpack(name, stored, kind, values.shape), values)
 
 
@@ -178,13 +180,13 @@ def test_logits_that_float32_cannot_hold(scale):
     tokenizer = TokenizerTables(tiny_model.VOCAB_JSON, tiny_model.MERGES_TXT, "tiny")
     model = tiny_model.checked(config, weights)
     with pytest.raises(ConvertError, match="the logits of the self-test: expected finite numbers"):
-        writer.PackedWriter(io.BytesIO(), model, tokenizer, "F32", "").write()
+        writer.PackedWriter(io.BytesIO(), model, tokenizer, MatrixTypes.of("F32"), "").write()
 
 
 def test_progress():
     model = tiny_model.checked(CONFIG, tiny_model.arrays(CONFIG))
     tokenizer = TokenizerTables(tiny_model.VOCAB_JSON, tiny_model.MERGES_TXT, "tiny")
-    packed = writer.PackedWriter(io.BytesIO(), model, tokenizer, "F32", "")
+    packed = writer.PackedWriter(io.BytesIO(), model, tokenizer, MatrixTypes.of("F32"), "")
     steps: list[int] = []
     packed.write(steps.append)
     assert steps == sorted(steps) and steps[-1] == packed.data_size and len(steps) > 30

@@ -13,6 +13,7 @@ from . import __version__, atomic, checkpoint
 from .describe import describe
 from .errors import ConvertError
 from .find_source import Request, find, tokenizer_names
+from .matrix_types import MatrixTypes
 from .progress import Progress, size_text
 from .source_model import SourceModel
 from .sources import openai_download, packed
@@ -49,6 +50,10 @@ examples:
 """
 
 
+FLOAT_TYPES = ("f32", "f16", "bf16")
+INTEGER_TYPES = ("int8", "int4")
+
+
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="convert_weights.py",
@@ -64,8 +69,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--dtype",
-        choices=("f32", "f16", "bf16"),
-        help="type of the weight matrices (default: f16; with --to hf that of the source)",
+        choices=FLOAT_TYPES + INTEGER_TYPES,
+        help="type of the weight matrices (default: f16; with --to hf that of the source). int8 and int4: "
+        "integers in groups that share a scale, 8.25 and 4.5 bits a weight; for the library's own file",
+    )
+    parser.add_argument(
+        "--head-dtype",
+        choices=FLOAT_TYPES + INTEGER_TYPES,
+        metavar="TYPE",
+        help="type of the output head, and so of the token embeddings, which are mostly the same matrix "
+        "(default: that of --dtype, but int8 where it is int4)",
+    )
+    parser.add_argument(
+        "--embedding-dtype",
+        choices=FLOAT_TYPES + INTEGER_TYPES,
+        metavar="TYPE",
+        help="type of the token embeddings alone (default: that of the head). Another one than the head's "
+        "puts both into the file",
     )
     parser.add_argument(
         "--to",
@@ -107,7 +127,23 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("expected a SOURCE or --download, one of the two")
     if options.output is None and not options.inspect:
         parser.error("expected an output: -o OUTPUT (or --inspect)")
+    _check_types(parser, options)
     return options
+
+
+def _check_types(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Types are free in the library's own file alone, and of no effect where nothing is written."""
+    if options.to != "gpt2" and options.dtype in INTEGER_TYPES:
+        expected = " or ".join(FLOAT_TYPES)
+        parser.error(f"--dtype: expected {expected} beside --to {options.to}, found {options.dtype}")
+    for name, value in (
+        ("--head-dtype", options.head_dtype),
+        ("--embedding-dtype", options.embedding_dtype),
+    ):
+        if value is not None and options.to != "gpt2":
+            parser.error(f"{name} {value}: expected no type of its own beside --to {options.to}")
+        if value is not None and options.inspect:
+            parser.error(f"{name} {value}: expected no type beside --inspect, which writes nothing")
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -145,9 +181,12 @@ def _write(
             "(--tokenizer PATH tells where one is)"
         )
     _refuse_own_input(options.output, model.source)
-    dtype = options.dtype.upper() if options.dtype else None
+    dtype, head, embedding = (
+        name.upper() if name else None
+        for name in (options.dtype, options.head_dtype, options.embedding_dtype)
+    )
     if options.to == "gpt2":
-        _write_packed(model, tokenizer, dtype or "F16", options)
+        _write_packed(model, tokenizer, MatrixTypes.of(dtype or "F16", head, embedding), options)
     elif options.to == "gguf":
         gguf.write_file(
             options.output, model, dtype or "F16", overwrite=options.overwrite, quiet=options.quiet
@@ -179,22 +218,22 @@ def _refuse_own_input(output: Path, source: SourceModel) -> None:
 
 
 def _write_packed(
-    model: checkpoint.Checkpoint, tokenizer: TokenizerTables, dtype: str, options: argparse.Namespace
+    model: checkpoint.Checkpoint, tokenizer: TokenizerTables, types: MatrixTypes, options: argparse.Namespace
 ) -> None:
-    size = file_size(model, dtype)
+    size = file_size(model, types)
     files = model.source.files
     with atomic.atomic_file(options.output, overwrite=options.overwrite, expected_size=size) as file:
         progress = Progress("source", sum(map(os.path.getsize, files)), quiet=options.quiet)
         sha256 = source_hash(files, progress.update)
         progress.finish()
-        writer = PackedWriter(file, model, tokenizer, dtype, sha256)
+        writer = PackedWriter(file, model, tokenizer, types, sha256)
         progress = Progress(options.output.name, writer.data_size, quiet=options.quiet)
         summary = writer.write(progress.update)
         progress.finish()
     if not options.quiet:
         rows = model.config.vocab_size
         print(
-            f"{options.output}: {size_text(summary.size)}; {dtype.lower()}, from: {model.source.kind}; "
+            f"{options.output}: {size_text(summary.size)}; {types.text()}, from: {model.source.kind}; "
             f"{len(tokenizer):,} tokens{'' if len(tokenizer) == rows else f' for {rows:,} rows'}; "
             f"self-test to {summary.bound:.1e}"
         )

@@ -12,8 +12,9 @@ from . import safetensors_file
 from .checkpoint import Checkpoint
 from .messages import quoted
 from .progress import size_text
+from .quantize import FORMATS
 from .sources import packed
-from .tensors import TensorSource
+from .tensors import ELEMENT_TYPES, TensorSource
 from .tokenizer_tables import TokenizerTables
 
 _INDENT = "  "
@@ -37,9 +38,18 @@ def describe(
     lines += _aligned(fields)
     lines += ["", "configuration", *_aligned(_shown(model.config.to_json()))]
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
-    kind = "Hugging Face's names and shapes" if checksum is None else "as they are in the file"
-    lines += ["", f"{parameters:,} parameters; tensors, {kind}", *_tensor_lines(stored)]
+    if checksum is None:
+        kind, types = "Hugging Face's names and shapes", {}
+    else:
+        kind, types = "as they are in the file", packed.matrix_types(stored)
+    size = sum(_bytes(stored[name]) for name in model.tensors if name in stored)
+    bits = f" in {8 * size / parameters:.2f} bits each" if types else ""
+    lines += ["", f"{parameters:,} parameters{bits}; tensors, {kind}", *_tensor_lines(stored, types)]
     return "\n".join(lines)
+
+
+def _bytes(tensor: TensorSource) -> int:
+    return math.prod(tensor.shape) * ELEMENT_TYPES[tensor.dtype].itemsize
 
 
 def _shown(config: dict[str, object]) -> dict[str, str]:
@@ -70,20 +80,22 @@ def _packed_fields(path: Path, checksum: packed.Checksum) -> dict[str, str]:
         "source SHA-256": quoted(metadata.get("gpt2.source_sha256", "")),
         "converted by": quoted(metadata.get("gpt2.converter", "")),
         "checksum": f"{quoted(checksum.expected)}, {state}",
-        "self-test": f"logits after {tokens} tokens, float32 within {bound:.2g}",
+        "self-test": f"logits after {tokens} tokens, bound {bound:.2g}",
     }
 
 
-def _tensor_lines(tensors: dict[str, TensorSource]) -> Iterator[str]:
-    """One line for each kind of tensor that layers have alike."""
+def _tensor_lines(tensors: dict[str, TensorSource], types: dict[str, str]) -> Iterator[str]:
+    """One line for each kind of tensor that layers have alike. types: of integers, INT8 or INT4, by name."""
     kinds: dict[tuple[str, str, str, tuple[int, ...]], list[int]] = {}
     for name, tensor in tensors.items():
         stem, layer, rest = _split(name)
-        kinds.setdefault((stem, rest, tensor.dtype, tensor.shape), []).append(layer)
+        dtype = types.get(name, tensor.dtype)
+        kinds.setdefault((stem, rest, dtype, tensor.shape), []).append(layer)
     names = [f"{stem}{_ranges(layers)}{rest}" for (stem, rest, _, _), layers in kinds.items()]
     width = max(map(len, names), default=0)
     for name, (_, _, dtype, shape) in zip(names, kinds):
-        yield f"{_INDENT}{name:<{width}}  {dtype:<4}  {list(shape)}"
+        bits = f"  {FORMATS[dtype].bits:g} bits a weight" if dtype in FORMATS else ""
+        yield f"{_INDENT}{name:<{width}}  {dtype:<4}  {list(shape)}{bits}"
 
 
 def _split(name: str) -> tuple[str, int, str]:

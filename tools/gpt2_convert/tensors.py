@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ LIMITS: dict[str, float] = {
     "F32": float("inf"),
     "F16": 65520.0,
     "BF16": 2.0**128 - 2.0**119,
+    "INT8": 2.0**127,  # so that a scale times an integer, which may be a third more, is finite
+    "INT4": 2.0**127,
 }
 
 #: Elements that are converted together: what numpy makes in between stays in the processor's cache.
@@ -75,18 +77,19 @@ class TensorSource:
             )
         return array
 
-    def read_as(self, dtype: str) -> Array:
+    def read_as(self, dtype: str, intended: str | None = None) -> Array:
         """The weights in another type, from F64 by way of float32.
 
-        Those that are not finite, or too large for the type, are an error.
+        Those that are not finite, or too large for the type, or the one they are intended for, are an error.
         """
+        limited = intended or dtype
         array = np.ascontiguousarray(self.read())
         same = dtype == self.dtype
         result = array if same else np.empty(array.shape, NUMPY_TYPES[dtype])
         for index, (found, converted) in enumerate(zip(_blocks(array), _blocks(result))):
             values, kind = (found, dtype) if same else (to_float32(found, self.dtype), "F32")
-            if not _largest_magnitude(values, kind) < LIMITS[dtype]:  # false for NaN
-                raise self._unusable(found, dtype, index * BLOCK)
+            if not _largest_magnitude(values, kind) < LIMITS[limited]:  # false for NaN
+                raise self._unusable(found, limited, index * BLOCK)
             if not same:
                 converted[:] = from_float32(values, dtype)
         return result
@@ -127,12 +130,33 @@ def of_array(name: str, array: Array, where: str, dtype: str | None = None) -> T
     return TensorSource(name, dtype, tuple(array.shape), where, lambda: array)
 
 
+class Weights(Protocol):
+    """A tensor of a file, read in parts."""
+
+    @property
+    def group(self) -> int:
+        """How many inputs of a product with it are quantised together; 0: they stay float32."""
+
+    def __len__(self) -> int:
+        ...
+
+    def __getitem__(self, index: slice | list[int]) -> Weights:
+        ...
+
+    def transposed(self) -> Weights:
+        ...
+
+    def float64(self) -> Doubles:
+        ...
+
+
 @dataclass(frozen=True)
 class Stored:
     """Numbers in the type that a file keeps them in."""
 
     elements: Array
     dtype: str
+    group: int = 0
 
     def __len__(self) -> int:
         return len(self.elements)

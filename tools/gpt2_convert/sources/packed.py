@@ -14,6 +14,7 @@ from .. import json_text, safetensors_file
 from ..checkpoint import ModelConfig, expected_shapes, is_matrix
 from ..errors import ConvertError
 from ..messages import quoted
+from ..quantize import FORMATS
 from ..source_model import SourceModel
 from ..targets.packed import FORMAT_VERSION, LAYOUT, NARROW_TYPES, stored_shape, unpack
 from ..tensors import Array, TensorSource, from_float32, to_float32
@@ -88,7 +89,8 @@ def _unpacked(
 ) -> TensorSource:
     """A tensor as a checkpoint has it. Vectors take the type of the source again: they came from it."""
     tensor = _find(path, tensors, name)
-    stored = stored_shape(name, shape)
+    dtype = matrix_type(tensor) if is_matrix(name) else tensor.dtype
+    stored = stored_shape(name, shape, dtype)
     if tensor.shape != stored:
         raise ConvertError(
             f'"{path}": tensor "{name}": expected shape {list(stored)}, found {list(tensor.shape)}'
@@ -96,10 +98,28 @@ def _unpacked(
     narrow = not is_matrix(name) and vectors in NARROW_TYPES
 
     def load() -> Array:
-        values = unpack(name, tensor.read(), tensor.dtype, shape)
+        if dtype in FORMATS:
+            return np.ascontiguousarray(unpack(name, tensor.load(), dtype, shape))
+        values = unpack(name, tensor.read(), dtype, shape)
         return from_float32(to_float32(values, "F32"), vectors) if narrow else np.ascontiguousarray(values)
 
-    return TensorSource(name, vectors if narrow else tensor.dtype, shape, str(path), load)
+    read_as = vectors if narrow else "F32" if dtype in FORMATS else dtype
+    return TensorSource(name, read_as, shape, str(path), load)
+
+
+def matrix_type(tensor: TensorSource) -> str:
+    """The type of a matrix in a file. Bytes are integers with their scales, and their unit tells which."""
+    if tensor.dtype == "U8":
+        for name, form in FORMATS.items():
+            if tensor.shape[-1:] == (form.unit,):
+                return name
+    return tensor.dtype
+
+
+def matrix_types(tensors: dict[str, TensorSource]) -> dict[str, str]:
+    """The types of a file's matrices of integers, by their names."""
+    types = {name: matrix_type(tensor) for name, tensor in tensors.items() if is_matrix(name)}
+    return {name: dtype for name, dtype in types.items() if dtype in FORMATS}
 
 
 def read_tokenizer(path: Path, tensors: dict[str, TensorSource]) -> tuple[bytes, bytes]:
@@ -138,7 +158,7 @@ def _tokenizer_files(tables: dict[str, Array]) -> tuple[bytes, bytes]:
 
 
 def self_test(path: Path) -> tuple[int, float]:
-    """How many tokens the self-test has, and how far logits computed in float32 may be from its own."""
+    """How many tokens the self-test has, and how far logits that the library computes may be from its own."""
     tensors, _ = safetensors_file.read(path)
     tokens = _find(path, tensors, "self_test.tokens").load().astype(np.int64)
     bound = _find(path, tensors, "self_test.bound").load().astype(np.float64)

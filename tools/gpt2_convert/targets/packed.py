@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,23 +16,18 @@ import numpy as np
 from .. import __version__, forward
 from ..checkpoint import Checkpoint, ModelConfig, is_embedding, is_matrix
 from ..errors import ConvertError
+from ..matrix_types import MatrixTypes
+from ..panels import PAIRED_ORDER, PANEL_WIDTH, panels, round_up
+from ..quantize import FORMATS, Quantized, dequantize, quantize
 from ..safetensors_writer import SafetensorsWriter
-from ..tensors import Array, Stored
+from ..tensors import ELEMENT_TYPES, Array, Floats, Stored, Weights
 from ..tokenizer_tables import TokenizerTables
 
 FORMAT_VERSION = 1
 LAYOUT = "panels-32"
 ALIGNMENT = 64  #: bytes, of every tensor in the file
-PANEL_WIDTH = 32  #: outputs in a panel
 SELF_TEST_TOKENS = 8
 NARROW_TYPES = ("F16", "BF16")  #: of a source's vectors, which are F32 in the file
-
-#: bfloat16 keeps outputs j and j + 16 of a panel side by side.
-BF16_ORDER = [lane for j in range(PANEL_WIDTH // 2) for lane in (j, j + PANEL_WIDTH // 2)]
-
-
-def round_up(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
 
 
 def padded(array: Array, multiple: int) -> Array:
@@ -40,39 +36,49 @@ def padded(array: Array, multiple: int) -> Array:
     return np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)]) if missing else array
 
 
-def stored_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in the file of a tensor of this shape in a checkpoint."""
+def element_type(dtype: str) -> str:
+    """Of the elements in the file: those of integers are bytes that hold scales too."""
+    return "U8" if dtype in FORMATS else dtype
+
+
+def stored_shape(name: str, shape: tuple[int, ...], dtype: str) -> tuple[int, ...]:
+    """The shape in the file of a tensor of this shape in a checkpoint, and of this type."""
     if is_matrix(name):
         outputs, inputs = shape if is_embedding(name) else shape[::-1]
-        return (round_up(outputs, PANEL_WIDTH) // PANEL_WIDTH, inputs, PANEL_WIDTH)
+        if dtype in FORMATS:
+            return FORMATS[dtype].shape(inputs, outputs)
+        return (panels(outputs), inputs, PANEL_WIDTH)
     if name.endswith((".c_attn.bias", ".c_proj.bias", ".c_fc.bias")):
         return (round_up(shape[0], PANEL_WIDTH),)
     return (*shape[:-1], round_up(shape[-1], ALIGNMENT // 4))
 
 
 def pack(name: str, values: Array, dtype: str) -> Array:
-    """A tensor of a checkpoint as the file has it."""
-    shape = stored_shape(name, values.shape)
+    """A tensor of a checkpoint as the file has it, but for integers, which quantize() packs."""
+    shape = stored_shape(name, values.shape, dtype)
     if not is_matrix(name):
         return padded(values, shape[-1])
     by_input = values.T if is_embedding(name) else values  # [in, out]
-    panels = np.zeros(shape, values.dtype)
+    packed = np.zeros(shape, values.dtype)
     inputs, outputs = by_input.shape
     whole = outputs // PANEL_WIDTH  # panels without padding
     by_panel = by_input[:, : whole * PANEL_WIDTH].reshape(inputs, whole, PANEL_WIDTH)  # not yet a copy
-    panels[:whole] = by_panel.transpose(1, 0, 2)
-    panels[whole:, :, : outputs % PANEL_WIDTH] = by_input[:, whole * PANEL_WIDTH :]
-    return panels[:, :, BF16_ORDER] if dtype == "BF16" else panels
+    packed[:whole] = by_panel.transpose(1, 0, 2)
+    packed[whole:, :, : outputs % PANEL_WIDTH] = by_input[:, whole * PANEL_WIDTH :]
+    return packed[:, :, PAIRED_ORDER] if dtype == "BF16" else packed
 
 
 def unpack(name: str, stored: Array, dtype: str, shape: tuple[int, ...]) -> Array:
-    """The inverse of pack()."""
+    """The inverse of pack(); integers become the float32 that they stand for."""
     if not is_matrix(name):
         return stored[..., : shape[-1]]
-    panels = stored[:, :, np.argsort(BF16_ORDER)] if dtype == "BF16" else stored
+    if dtype in FORMATS:
+        inputs, outputs = shape[::-1] if is_embedding(name) else shape
+        return dequantize(stored.view(np.uint8), dtype, inputs, outputs, by_output=is_embedding(name))
+    packed = stored[:, :, np.argsort(PAIRED_ORDER)] if dtype == "BF16" else stored
     if is_embedding(name):
-        return panels.transpose(0, 2, 1).reshape(-1, shape[1])[: shape[0]]
-    return panels.transpose(1, 0, 2).reshape(shape[0], -1)[:, : shape[1]]
+        return packed.transpose(0, 2, 1).reshape(-1, shape[1])[: shape[0]]
+    return packed.transpose(1, 0, 2).reshape(shape[0], -1)[:, : shape[1]]
 
 
 def self_test_tokens(config: ModelConfig) -> list[int]:
@@ -100,19 +106,13 @@ class Summary:
     crc32: str
 
 
-def _element_types(checkpoint: Checkpoint, dtype: str) -> dict[str, str]:
-    return {name: dtype if is_matrix(name) else "F32" for name in checkpoint.tensors}
-
-
-def file_size(checkpoint: Checkpoint, dtype: str) -> int:
+def file_size(checkpoint: Checkpoint, types: MatrixTypes) -> int:
     """About how many bytes the file will have: to see in time whether the disk has them."""
-    types = _element_types(checkpoint, dtype)
     size = 16 << 20  # header, tokenizer, self-test
-    for name, tensor in checkpoint.tensors.items():
-        elements = 1
-        for extent in stored_shape(name, tensor.shape):
-            elements *= extent
-        size += elements * (4 if types[name] == "F32" else 2)
+    for name, tensor in types.prepare(checkpoint).tensors.items():
+        dtype = types.of_tensor(name)
+        elements = math.prod(stored_shape(name, tensor.shape, dtype))
+        size += elements * ELEMENT_TYPES[element_type(dtype)].itemsize
     return size
 
 
@@ -168,16 +168,22 @@ class PackedWriter:
     """Writes the whole file, one tensor at a time."""
 
     def __init__(
-        self, file: BinaryIO, checkpoint: Checkpoint, tokenizer: TokenizerTables, dtype: str, sha256: str
+        self,
+        file: BinaryIO,
+        checkpoint: Checkpoint,
+        tokenizer: TokenizerTables,
+        types: MatrixTypes,
+        sha256: str,
     ) -> None:
-        """dtype: of the matrices, F32, F16 or BF16; all else is float32. sha256: source_hash()."""
-        self._checkpoint = checkpoint
-        self._types = _element_types(checkpoint, dtype)
+        """types: of the matrices; all else is float32. sha256: source_hash()."""
+        self._checkpoint = types.prepare(checkpoint)
+        self._types = {name: types.of_tensor(name) for name in self._checkpoint.tensors}
         self._tables = tokenizer_tensors(tokenizer)
-        self._unwritten = list(checkpoint.tensors)
+        self._unwritten = list(self._checkpoint.tensors)
+        self._tied: Weights | None = None  # quantised embeddings that are the head too
         self._crc32 = 0
         self._written = 0
-        self._writer = SafetensorsWriter(file, self._entries(), metadata(checkpoint, sha256), ALIGNMENT)
+        self._writer = SafetensorsWriter(file, self._entries(), metadata(self._checkpoint, sha256), ALIGNMENT)
 
     @property
     def data_size(self) -> int:
@@ -208,7 +214,7 @@ class PackedWriter:
         integers = {1: "U8", 4: "U32", 8: "U64"}
         return [
             *(
-                (name, self._types[name], stored_shape(name, t.shape))
+                (name, element_type(self._types[name]), stored_shape(name, t.shape, self._types[name]))
                 for name, t in self._checkpoint.tensors.items()
             ),
             *((name, integers[table.itemsize], table.shape) for name, table in self._tables.items()),
@@ -217,14 +223,37 @@ class PackedWriter:
             ("self_test.bound", "F32", (unit,)),
         ]
 
-    def _weights(self, name: str) -> Stored:
+    def _weights(self, name: str) -> Weights:
         """Hands a tensor to the forward pass. The first time, it is written in passing."""
         dtype = self._types[name]
+        if dtype in FORMATS:
+            return self._integers(name, dtype)
         weights = self._checkpoint.tensors[name].read_as(dtype)
-        if self._unwritten and self._unwritten[0] == name:
-            self._unwritten.pop(0)
+        if self._is_next(name):
             self._put(name, pack(name, weights, dtype))
         return Stored(weights, dtype)
+
+    def _integers(self, name: str, dtype: str) -> Weights:
+        if self._tied is not None and name == "wte.weight":
+            return self._tied
+        values = self._checkpoint.tensors[name].read_as("F32", intended=dtype)
+        by_input: Floats = (values.T if is_embedding(name) else values).view(np.float32)
+        inputs, outputs = by_input.shape
+        before = self._written
+        units = quantize(by_input, dtype, lambda done: self._progress(before + done))
+        weights = Quantized(units, dtype, inputs, outputs, by_output=is_embedding(name))
+        if self._is_next(name):
+            self._put(name, units)
+        if name == "wte.weight" and not self._checkpoint.has_separate_head:
+            self._tied = weights
+        return weights
+
+    def _is_next(self, name: str) -> bool:
+        """Whether a tensor is still to be written, and from here on it is not."""
+        if not self._unwritten or self._unwritten[0] != name:
+            return False
+        self._unwritten.pop(0)
+        return True
 
     def _put(self, name: str, array: Array) -> None:
         array = np.ascontiguousarray(array)
