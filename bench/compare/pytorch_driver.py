@@ -73,7 +73,9 @@ class Context:
         model, n = self.model, len(rows[0])
         weights = model.weights
         positions = slice(self.length, self.length + n)
-        x = (weights["wte.weight"][torch.tensor(rows)] + weights["wpe.weight"][positions]).view(-1, model.width)
+        x = (weights["wte.weight"][torch.tensor(rows)] + weights["wpe.weight"][positions]).view(
+            -1, model.width
+        )
         mask = None
         if n > 1:
             mask = torch.full((n, self.length + n), -torch.inf).triu_(self.length + 1)
