@@ -9,6 +9,7 @@
 #include <ctime>
 #include <fstream>
 #include <functional>
+#include <iomanip>
 #include <iostream>
 #include <map>
 #include <sstream>
@@ -110,7 +111,11 @@ inline std::string answer(Engine& engine, const std::string& line) {
     std::string command;
     std::size_t a = 0, b = 0, c = 0;
     words >> command;
-    const auto timed = [](double value) { return "{\"seconds\": " + std::to_string(value) + "}"; };
+    const auto timed = [](double value) {
+        std::ostringstream json;
+        json << "{\"seconds\": " << std::setprecision(9) << value << '}';
+        return json.str();
+    };
     if (command == "decode" && words >> a >> b) {
         return timed(engine.decode(a, b));
     }

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -83,7 +84,7 @@ def native_llama_cpp(source: Path) -> Path:
     def compile_libraries() -> None:
         say("building llama.cpp for this processor (some minutes)")
         execute(["cmake", "-S", source, "-B", build, "-G", generator(), *options], "llama.cpp-configure")
-        execute(["cmake", "--build", build, "--target", "llama", "--parallel"], "llama.cpp-build")
+        execute(["cmake", "--build", build, "--target", "llama", *parallel()], "llama.cpp-build")
 
     recipe = " ".join([package_json()["config"]["llama_cpp_source_integrity"], cpu_flags(), *options])
     make(build / "bin" / "libllama.so", recipe, compile_libraries)
@@ -121,7 +122,7 @@ def build_programs(llama: LlamaCpp | None) -> Path:
         ]
     common = ["-DCMAKE_BUILD_TYPE=Release", "-DGPT2_BUILD_TESTS=OFF"]
     execute(["cmake", "-S", REPOSITORY, "-B", build, "-G", generator(), *common, *options], "configure")
-    execute(["cmake", "--build", build, "--target", *targets], "build")
+    execute(["cmake", "--build", build, "--target", *targets, *parallel()], "build")
     return build
 
 
@@ -150,6 +151,11 @@ def openblas() -> Path | None:
 def has_torch() -> bool:
     command = [sys.executable, "-c", "import torch"]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def parallel() -> list[str]:
+    """As many jobs as there are cores, unless the environment says how many."""
+    return [] if "CMAKE_BUILD_PARALLEL_LEVEL" in os.environ else ["--parallel", str(os.cpu_count() or 1)]
 
 
 def generator() -> str:

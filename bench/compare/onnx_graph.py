@@ -3,9 +3,10 @@
 
 The file holds the graph alone: its weights are "external data" that lie where they are, in the
 model.safetensors beside it. The messages and their numbers are those of onnx.proto
-(https://github.com/onnx/onnx), encoded as https://protobuf.dev/programming-guides/encoding/ says; the operators
-are those of ai.onnx, and the attention is Attention of com.microsoft, the operator that ONNX Runtime's own
-optimizer makes of an exported GPT-2 (https://github.com/microsoft/onnxruntime, docs/ContribOperators.md).
+(https://github.com/onnx/onnx), encoded as https://protobuf.dev/programming-guides/encoding/ says. The
+operators are those of ai.onnx, and the attention is Attention of com.microsoft, the operator that ONNX
+Runtime's own optimizer makes of an exported GPT-2 (https://github.com/microsoft/onnxruntime,
+docs/ContribOperators.md).
 
 Inputs: input_ids [B, T], position_ids [1, T] and past_<layer> [2, B, H, P, D]; outputs: logits [B, V] after
 the last token and present_<layer> [2, B, H, P + T, D].

@@ -28,13 +28,15 @@ def spread(samples: Sequence[float]) -> float:
 
 
 def number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def shown(samples: Sequence[float] | None) -> str:
     if not samples:
         return "-"
     median = statistics.median(samples)
+    if len(samples) == 1:
+        return number(median)
     return f"{number(median)} ± {100 * spread(samples) / median:.0f} %"
 
 
@@ -118,7 +120,7 @@ def revision() -> str:
 def description(facts: dict[str, Any]) -> str:
     host = facts["machine"]
     return (
-        f"{facts['model']}; {facts['threads']} threads, {facts['rounds']} rounds; {host['processor']}, "
+        f"{facts['model']}; {facts['threads']} threads, rounds: {facts['rounds']}; {host['processor']}, "
         f"{host['cores']} cores, Linux {host['kernel']}; {facts['time']}, revision {facts['revision']}"
     )
 
