@@ -31,7 +31,7 @@ struct Options {
     std::filesystem::path model;
     std::string size = "124M";
     std::vector<std::string> weights = {"f32", "f16", "bf16"};
-    gpt2::KvDtype kv_dtype = gpt2::KvDtype::float32;
+    std::optional<gpt2::KvDtype> kv_dtype;
     std::size_t threads = 0;
 };
 
@@ -65,7 +65,7 @@ private:
 struct Subject {
     gpt2::Gpt2Model model;
     std::shared_ptr<gpt2::ThreadPool> pool;
-    gpt2::KvDtype kv_dtype;
+    std::optional<gpt2::KvDtype> kv_dtype;
     double bandwidth; ///< bytes/s, reading as many bytes as the weights of one step
     double fma_peak;  ///< FLOP/s
 
@@ -221,15 +221,17 @@ int main(int argc, char** argv) {
         ->delimiter(',')
         ->check(CLI::IsMember({"f32", "f16", "bf16"}))
         ->capture_default_str();
-    std::string kv_dtype = "f32";
-    app.add_option("--kv-dtype", kv_dtype, "type of the KV cache")
-        ->check(CLI::IsMember({"f32", "f16"}))
+    std::string kv_dtype = "auto";
+    app.add_option("--kv-dtype", kv_dtype, "type of the KV cache; auto: f32 with f32 weights, else f16")
+        ->check(CLI::IsMember({"auto", "f32", "f16"}))
         ->capture_default_str();
     app.add_option("--threads", options.threads, "threads, 0: one for each usable core")
         ->capture_default_str();
     benchmark::Initialize(&argc, argv);
     CLI11_PARSE(app, argc, argv);
-    options.kv_dtype = kv_dtype == "f16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+    if (kv_dtype != "auto") {
+        options.kv_dtype = kv_dtype == "f16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+    }
     try {
         run(options);
     } catch (const std::exception& error) {
