@@ -88,7 +88,7 @@ public:
           config_(options.generation) {
         machine_ = {.model = directory.string(),
                     .weights = options.weights.empty() ? "as in the file" : options.weights,
-                    .kv_dtype = options.kv_dtype,
+                    .kv_dtype = {},
                     .isa = std::string(gpt2::to_string(model_.isa())),
                     .threads = pool_->size(),
                     .load_seconds = std::chrono::duration<double>(Clock::now() - start_).count(),
@@ -133,10 +133,12 @@ public:
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
         const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
-        gpt2::Session session(model_, {.pool = pool_,
-                                       .kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16
-                                                                                  : gpt2::KvDtype::float32,
-                                       .profile = profile_});
+        gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
+        if (options_.kv_dtype != "auto") {
+            how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+        }
+        gpt2::Session session(model_, how);
+        machine_.kv_dtype = to_string(session.kv_dtype());
         for (std::int64_t i = 0; i < options_.n; ++i) {
             if (!options_.json && options_.n > 1) {
                 print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");

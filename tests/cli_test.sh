@@ -198,6 +198,7 @@ equal "a prompt that begins with a dash" "$status" 0
 # --- what else it prints
 run --seed 42 --max-new-tokens 24 --stats "$prompt"
 equal "text beside --stats" "$out" "$text"
+contains "--stats" "$err" "KV cache float16, " # as the weights are
 for part in "load " "time to first token" "ms per token" "tokens/s" "GB/s" "memory " "finished   length, seed 42"; do
     contains "--stats" "$err" "$part"
 done
@@ -209,6 +210,8 @@ contains "--json --stats" "$out" '"ttft_s":'
 for weights in f32 f16 bf16 int8 int4; do
     run --greedy --max-new-tokens 4 --weights $weights --kv-dtype float16 "$prompt"
     equal "status of --weights $weights" "$status" 0
+    run --greedy --max-new-tokens 4 --weights $weights --kv-dtype float32 --stats "$prompt"
+    contains "--kv-dtype float32" "$err" "KV cache float32, "
 done
 
 # --- prompts one by one

@@ -100,7 +100,7 @@ struct File {
 const std::vector<TokenId> tokens{84, 257, 32, 99, 299, 0, 13, 256, 64, 200, 31, 258};
 
 std::vector<float> logits(const Gpt2Model& model) {
-    gpt2::Session session(model);
+    gpt2::Session session(model, {.pool = nullptr, .kv_dtype = gpt2::KvDtype::float32});
     const gpt2::BatchItem item{&session, tokens, gpt2::Logits::all};
     gpt2::forward({&item, 1});
     const std::span<const float> all = session.logits().flat();

@@ -43,6 +43,8 @@ const test::Reference& reference() {
     return loaded;
 }
 
+const gpt2::SessionOptions float32_cache{.pool = nullptr, .kv_dtype = gpt2::KvDtype::float32};
+
 /// Logits after every token, by the library.
 std::vector<float> all_logits(std::span<const TokenId> tokens, gpt2::KvDtype cache) {
     gpt2::Session session(model(), {.pool = nullptr, .kv_dtype = cache});
@@ -89,7 +91,7 @@ double token_variance(std::span<const TokenId> ids) {
     static const double variance = [&] {
         const auto tokens = ids.first(96);
         const test::Estimate exact = reference().logits(tokens, 0);
-        gpt2::Session session(model());
+        gpt2::Session session(model(), float32_cache);
         const std::vector<float> scores = session.score(tokens);
         CHECK(std::isnan(scores[0]));
         double most = 0.0;
@@ -210,7 +212,7 @@ TEST_CASE("likelihood of a text, method A: windows of 512 tokens from position 0
     const double bound = total_bound(ids);
     double total = 0.0;
     for (std::size_t w = 0; w < windows.size(); ++w) {
-        gpt2::Session session(model());
+        gpt2::Session session(model(), float32_cache);
         const auto window = std::span(ids).subspan(512 * w, std::min<std::size_t>(512, ids.size() - 512 * w));
         const double nll = window_nll(session, window);
         CHECK(std::fabs(nll - windows[w]) < bound / 2.0); // a fourth of the tokens
@@ -233,7 +235,7 @@ TEST_CASE("likelihood of a text, method B: after <|endoftext|>, windows of 512 i
     std::vector<float> scratch;
     double total = 0.0;
     for (std::size_t begin = 0; begin < ids.size(); begin += 512) {
-        gpt2::Session session(model());
+        gpt2::Session session(model(), float32_cache);
         const std::size_t n = std::min<std::size_t>(512, ids.size() - begin);
         total += window_nll(session, std::span(stream).subspan(begin, n));
         // The window's last target is not among its inputs.
@@ -244,4 +246,79 @@ TEST_CASE("likelihood of a text, method B: after <|endoftext|>, windows of 512 i
     const double error = total - expected["total_nll"].get<double>();
     MESSAGE("method B: ", total, ", error ", error, ", bound ", bound);
     CHECK(std::fabs(error) < bound);
+}
+
+namespace {
+
+/// The natural logarithms of the softmax of a row of logits.
+std::vector<double> log_probabilities(std::span<const float> logits) {
+    const auto highest = static_cast<double>(*std::ranges::max_element(logits));
+    double total = 0.0;
+    for (const float logit : logits) {
+        total += std::exp(static_cast<double>(logit) - highest);
+    }
+    std::vector<double> result;
+    for (const float logit : logits) {
+        result.push_back(static_cast<double>(logit) - highest - std::log(total));
+    }
+    return result;
+}
+
+/// How far predictions are from what they should be, over some positions.
+struct Change {
+    double squares = 0.0;            ///< of the logits' differences
+    double divergence = 0.0;         ///< Kullback and Leibler's, in nats, of all positions
+    double largest_divergence = 0.0; ///< of one position
+    double nll = 0.0;                ///< of the tokens
+    std::size_t tops = 0;            ///< another token is the most likely
+
+    void add(std::span<const float> expected, std::span<const float> found, const TokenId* next) {
+        const auto p = log_probabilities(expected);
+        const auto q = log_probabilities(found);
+        double kl = 0.0;
+        for (std::size_t v = 0; v < p.size(); ++v) {
+            const double difference = static_cast<double>(expected[v]) - static_cast<double>(found[v]);
+            squares += difference * difference;
+            kl += std::exp(p[v]) * (p[v] - q[v]);
+        }
+        divergence += kl;
+        largest_divergence = std::max(largest_divergence, kl);
+        const auto top = [](const auto& row) { return std::ranges::max_element(row) - row.begin(); };
+        tops += top(p) != top(q) ? 1 : 0;
+        if (next != nullptr) {
+            nll += p[static_cast<std::size_t>(*next)] - q[static_cast<std::size_t>(*next)];
+        }
+    }
+};
+
+} // namespace
+
+TEST_CASE("a float16 cache is harmless: what it changes in 2000 tokens, windows of 512") {
+    const std::vector<TokenId> ids = heldout_2000();
+    const std::size_t V = model().config().vocab_size;
+    Change change;
+    for (std::size_t begin = 0; begin < ids.size(); begin += 512) {
+        const auto window = std::span(ids).subspan(begin, std::min<std::size_t>(512, ids.size() - begin));
+        const std::vector<float> expected = all_logits(window, gpt2::KvDtype::float32);
+        const std::vector<float> found = all_logits(window, gpt2::KvDtype::float16);
+        for (std::size_t t = 0; t < window.size(); ++t) {
+            change.add(std::span(expected).subspan(t * V, V), std::span(found).subspan(t * V, V),
+                       t + 1 < window.size() ? &window[t + 1] : nullptr);
+        }
+    }
+    const auto n = static_cast<double>(ids.size());
+    const double rms = std::sqrt(change.squares / (n * static_cast<double>(V)));
+    const auto& expected = golden()["heldout_2000"];
+    const double weights = expected["A_f16w_float64"]["total_nll"].get<double>() -
+                           expected["A_f32w_float64"]["total_nll"].get<double>();
+    MESSAGE("float16 cache: logits change by ", rms, " (RMS); KL divergence ", change.divergence / n,
+            " nats on average, ", change.largest_divergence, " at most; another token is the most likely ",
+            change.tops, " times; negative log-likelihood ", change.nll,
+            " in all (float16 weights: ", weights, ")");
+    CHECK(rms > 0.0);
+    CHECK(rms < 2e-3);
+    CHECK(change.divergence / n < 1e-6);
+    CHECK(change.largest_divergence < 5e-5);
+    CHECK(change.tops <= 10);
+    CHECK(std::fabs(change.nll) < 0.2); // 1e-4 for each token
 }

@@ -54,7 +54,7 @@ const std::vector<TokenId>& tokens() {
 
 /// After each token.
 std::vector<float> logits(const Gpt2Model& model) {
-    gpt2::Session session(model);
+    gpt2::Session session(model, {.pool = nullptr, .kv_dtype = gpt2::KvDtype::float32});
     const gpt2::BatchItem item{&session, tokens(), gpt2::Logits::all};
     gpt2::forward({&item, 1});
     const auto all = session.logits().flat();

@@ -175,6 +175,23 @@ std::vector<TokenId> tame_tokens(std::size_t n) {
 
 } // namespace
 
+TEST_CASE("keys and values are float32 beside float32 weights, else float16; or what is asked for") {
+    for (const auto weights :
+         {gpt2::WeightType::float32, gpt2::WeightType::float16, gpt2::WeightType::bfloat16}) {
+        const auto of = Gpt2Model::load(test::novella(), {.weights = weights, .isa = {}, .pool = nullptr});
+        const bool wide = weights == gpt2::WeightType::float32;
+        Session by_default(of);
+        CHECK(by_default.kv_dtype() == (wide ? KvDtype::float32 : KvDtype::float16));
+        const auto prompt = tokens(40);
+        CHECK(mismatch(by_default.forward(prompt), fresh_logits(of, prompt, by_default.kv_dtype())) == "");
+        CHECK(mismatch(fresh_logits(of, prompt, KvDtype::float16),
+                       fresh_logits(of, prompt, KvDtype::float32)) != "");
+        for (const auto asked : {KvDtype::float32, KvDtype::float16}) {
+            CHECK(Session(of, {.pool = nullptr, .kv_dtype = asked}).kv_dtype() == asked);
+        }
+    }
+}
+
 TEST_CASE("numbers outside the type of the cache are an error, and every session is as before") {
     const Gpt2Model of = make_wild(0.0f, 3e4f); // a key of 2e5
     const gpt2::SessionOptions narrow{.pool = std::make_shared<gpt2::ThreadPool>(3),

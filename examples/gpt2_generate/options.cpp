@@ -207,8 +207,11 @@ void add_machine(CLI::App& app, Options& o) {
         {"f32", "float32"},   {"float32", "float32"},   {"f16", "float16"}, {"float16", "float16"},
         {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}, {"int8", "int8"},   {"int4", "int4"}};
     const std::string expected = "float32, float16, bfloat16, int8 or int4";
-    const std::map<std::string, std::string> kv_names{
-        {"f32", "float32"}, {"float32", "float32"}, {"f16", "float16"}, {"float16", "float16"}};
+    const std::map<std::string, std::string> kv_names{{"auto", "auto"},
+                                                      {"f32", "float32"},
+                                                      {"float32", "float32"},
+                                                      {"f16", "float16"},
+                                                      {"float16", "float16"}};
     app.add_option("--threads", o.threads, "Threads to compute with (default: one for each core)")
         ->type_name("N")
         ->transform(integer<std::int64_t>())
@@ -229,8 +232,10 @@ void add_machine(CLI::App& app, Options& o) {
     app.add_flag("--huge-pages", o.huge_pages,
                  "Copy the model into memory in huge pages: slower to load, faster to read")
         ->group(group);
-    app.add_option("--kv-dtype", o.kv_dtype, "Format of keys and values: float32 (default) or float16")
-        ->transform(choice(kv_names, "float32 or float16"))
+    app.add_option("--kv-dtype", o.kv_dtype,
+                   "Format of keys and values: float32, float16 or auto (default),\nwhich is float32 with "
+                   "float32 weights, else float16")
+        ->transform(choice(kv_names, "float32, float16 or auto"))
         ->type_name("FORMAT")
         ->group(group);
 }

@@ -179,7 +179,10 @@ private:
 
 inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
     : model_(model.state_), pool_(options.pool ? options.pool : ThreadPool::process_wide()),
-      profile_(options.profile), cache_(model_->transformer.config, options.kv_dtype) {
+      profile_(options.profile),
+      cache_(
+          model_->transformer.config,
+          options.kv_dtype.value_or(model_->transformer.is_float32() ? KvDtype::float32 : KvDtype::float16)) {
     tokens_.reserve(model_->transformer.config.n_positions);
 }
 

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -55,7 +56,9 @@ void forward(std::span<const BatchItem> items);
 /// How a session keeps its state.
 struct SessionOptions {
     std::shared_ptr<ThreadPool> pool{}; ///< null: the process-wide one
-    KvDtype kv_dtype = KvDtype::float32;
+    /// Of keys and values. None: float32 if all matrices of the model are float32, float16 otherwise, whose
+    /// rounding is no coarser than theirs (docs/attention.md).
+    std::optional<KvDtype> kv_dtype{};
     std::shared_ptr<Profile> profile{}; ///< gets the times of all passes that this session begins; null: none
 };
 
@@ -116,6 +119,8 @@ public:
         tokens_.resize(length);
         logit_rows_ = 0;
     }
+
+    [[nodiscard]] KvDtype kv_dtype() const noexcept { return cache_.dtype(); }
 
     /// Bytes of keys and values that the next single token will read.
     [[nodiscard]] std::size_t cache_bytes_read() const noexcept { return cache_.bytes_read(position() + 1); }

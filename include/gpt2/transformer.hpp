@@ -7,6 +7,7 @@
 #include "gpt2/linear.hpp"
 #include "gpt2/mlp.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <span>
@@ -73,6 +74,15 @@ struct Transformer {
                      block.mlp.c_fc.weight().bytes() + block.mlp.c_proj.weight().bytes();
         }
         return bytes;
+    }
+
+    /// Whether all matrices are stored in float32.
+    [[nodiscard]] bool is_float32() const noexcept {
+        const auto is = [](const PackedMatrix& matrix) { return matrix.type() == WeightType::float32; };
+        return is(wte) && is(lm_head.weight()) && std::ranges::all_of(h, [is](const Block& block) {
+                   return is(block.attn.c_attn.weight()) && is(block.attn.c_proj.weight()) &&
+                          is(block.mlp.c_fc.weight()) && is(block.mlp.c_proj.weight());
+               });
     }
 
 private:
