@@ -202,9 +202,8 @@ def compare(options: argparse.Namespace) -> bool:
         drivers = []
         for engine in found:
             drivers.append(stack.enter_context(engines.Driver(engine)))
-            results.descriptions[engine.name] = drivers[-1].description
-        if llama is not None:
-            say(f"llama.cpp: {llama.description}")
+            how = f", {llama.description}" if llama and engine.library == "llama.cpp" else ""
+            results.descriptions[engine.name] = drivers[-1].description + how
         measure.verify(drivers, results)
         measure.take_turns(drivers, results.cases, options.rounds, results)
     write_reports(options, facts, found, results)

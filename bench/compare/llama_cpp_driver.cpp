@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -137,8 +138,15 @@ public:
     }
 
     [[nodiscard]] std::string description() const override {
-        std::string text = std::string("llama.cpp ") + llama_version() + ", " + llama_print_system_info();
-        std::replace(text.begin(), text.end(), '"', '\'');
+        // "CPU : SSE3 = 1 | AVX = 1 | ..."
+        std::string text = std::string("llama.cpp ") + llama_version() + ",";
+        std::istringstream words(llama_print_system_info());
+        for (std::string word; words >> word;) {
+            if (std::ranges::none_of(word, [](char c) { return c == '=' || c == '|' || c == ':'; }) &&
+                word != "1") {
+                text += ' ' + word;
+            }
+        }
         return text;
     }
 

@@ -13,6 +13,9 @@ from onnx_graph import write_graph
 from safetensors_header import read_tensors
 from workplace import HERE, REPOSITORY, WORK, CompareError, execute, hash_of, make, say
 
+sys.path.insert(0, str(REPOSITORY / "tools"))
+from gpt2_convert.tokenizer_tables import spell  # noqa: E402
+
 CONVERTER = REPOSITORY / "tools" / "convert_weights.py"
 SEED = "4"
 
@@ -53,10 +56,22 @@ def convert(source: Path, out: Path, arguments: list[str], recipe: str) -> Path:
     return make(out, recipe, body)
 
 
+def write_vocabulary(folder: Path, size: int) -> None:
+    """A tokenizer with a token for each id, like GPT-2's: the bytes, then a merge each, then <|endoftext|>.
+    It takes part in the cold start."""
+    singles = [bytes([byte]) for byte in range(256)]
+    pairs = [(a, b) for a in singles for b in singles][: size - 257]
+    tokens = [spell(token) for token in singles] + [spell(a + b) for a, b in pairs] + ["<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    merges = "".join(f"{spell(a)} {spell(b)}\n" for a, b in pairs)
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges)
+
+
 def random_model(size: str, programs: Path) -> Model:
     folder = WORK / "models" / size
     maker = programs / "tools" / "make-random-model"
-    recipe = hash_of(REPOSITORY / "tools" / "random_model.hpp") + SEED
+    recipe = hash_of(REPOSITORY / "tools" / "random_model.hpp", HERE / "models.py") + SEED
 
     def body() -> None:
         say(f"writing a random model of {size}")
@@ -72,6 +87,8 @@ def random_model(size: str, programs: Path) -> Model:
             "--quiet",
         ]
         execute(command, "random-model")
+        vocab_size = json.loads((folder / "hf" / "config.json").read_text())["vocab_size"]
+        write_vocabulary(folder / "hf", vocab_size)
 
     return Model(f"{size}, random weights", make(folder / "hf", recipe, body), folder, recipe)
 

@@ -37,63 +37,66 @@ def shown(samples: Sequence[float] | None) -> str:
     median = statistics.median(samples)
     if len(samples) == 1:
         return number(median)
-    return f"{number(median)} ± {100 * spread(samples) / median:.0f} %"
+    return f"{number(median)} ±{100 * spread(samples) / median:.0f}%"
 
 
-def heading(case: Case) -> str:
-    return f"{case.title} ({case.unit})"
+def ratios(ours: Engine, peer: Engine, case: Case, results: Results) -> list[float]:
+    """By round; more than 1 is in our favour. The two measurements of a round lie close together, so that
+    what slows the machine down for a while falls out."""
+    mine = results.samples.get((case.key, ours.name), [])
+    other = results.samples.get((case.key, peer.name), [])
+    return [a / b if case.more_is_better else b / a for a, b in zip(mine, other)]
 
 
-def figures(engines: Sequence[Engine], results: Results) -> Table:
-    head = ["engine", "file (MB)", *map(heading, results.cases), "logits' error", "same choice"]
-    rows = [head]
-    for engine in engines:
-        name = engine.name
-        row = [name, number(engine.file_size * 1e-6)]
-        row += [shown(results.samples.get((case.key, name))) for case in results.cases]
-        error = results.errors.get(name)
-        row += ["-" if error is None else f"{error:.1e}", results.same_choices.get(name, "-")]
-        rows.append(row)
-    return rows
+def pairs(engines: Sequence[Engine]) -> list[tuple[Engine, Engine]]:
+    """Ours beside a peer's format with as many bits."""
+    ours, peers = [e for e in engines if e.is_ours], [e for e in engines if not e.is_ours]
+    return [(mine, peer) for mine in ours for peer in peers if mine.bits == peer.bits]
 
 
-def ratios(ours: Engine, peer: Engine, results: Results) -> list[list[float]]:
-    """By case and round; more than 1 is in our favour. The two measurements of a round lie close together,
-    so that what slows the machine down for a while falls out."""
-    out = []
+def table(engines: Sequence[Engine], results: Results) -> Table:
+    """Cases down, engines and ratios across."""
+    rows = [["", *(engine.name for engine in engines)]]
+    rows[0] += [f"{ours.format} / {peer.name}" for ours, peer in pairs(engines)]
     for case in results.cases:
-        mine = results.samples.get((case.key, ours.name), [])
-        other = results.samples.get((case.key, peer.name), [])
-        out.append([a / b if case.more_is_better else b / a for a, b in zip(mine, other)])
-    return out
-
-
-def ratio_table(engines: Sequence[Engine], results: Results) -> Table:
-    rows = [["ours / peer", *(case.title for case in results.cases)]]
-    for ours in engines:
-        for peer in engines:
-            if ours.is_ours and not peer.is_ours and ours.bits == peer.bits:
-                cells = []
-                for samples in ratios(ours, peer, results):
-                    cells.append(f"{statistics.median(samples):.2f}" if samples else "-")
-                rows.append([f"{ours.name} / {peer.name}", *cells])
+        row = [f"{case.title} ({case.unit})"]
+        row += [shown(results.samples.get((case.key, engine.name))) for engine in engines]
+        row += [shown(ratios(ours, peer, case, results)) for ours, peer in pairs(engines)]
+        rows.append(row)
+    no_ratios = [""] * len(pairs(engines))
+    rows.append(["file (MB)", *(number(engine.file_size * 1e-6) for engine in engines), *no_ratios])
+    errors = [results.errors.get(engine.name) for engine in engines]
+    rows.append(["error of logits", *("-" if e is None else f"{e:.1e}" for e in errors), *no_ratios])
+    choices = [results.same_choices.get(engine.name, "-") for engine in engines]
+    rows.append(["same greedy choice", *choices, *no_ratios])
     return rows
 
 
-def plain(table: Table) -> str:
-    """With the engines as columns, as terminals are high rather than wide."""
-    turned = [list(column) for column in zip(*table)]
-    widths = [max(len(row[i]) for row in turned) for i in range(len(turned[0]))]
+def tables(engines: Sequence[Engine], results: Results) -> list[Table]:
+    """One for each number of bits."""
+    groups = [[e for e in engines if e.bits == bits] for bits in (32, 16, 8, 4)]
+    return [table(group, results) for group in groups if group]
+
+
+def plain(rows: Table) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
-    for row in turned:
-        lines.append("  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]))
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))]
+        lines.append("   ".join(cells).rstrip())
     return "\n".join(lines)
 
 
-def markdown(table: Table) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in table]
-    lines.insert(1, "|---" + "|---:" * (len(table[0]) - 1) + "|")
+def markdown(rows: Table) -> str:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
     return "\n".join(lines)
+
+
+def versions(engines: Sequence[Engine], results: Results) -> list[str]:
+    """What the engines say of themselves, by library."""
+    found = {engine.library: results.descriptions.get(engine.name, "") for engine in engines}
+    return [text for text in found.values() if text]
 
 
 def machine() -> dict[str, Any]:
@@ -159,37 +162,32 @@ def as_json(facts: dict[str, Any], engines: Sequence[Engine], results: Results) 
             "anonymous_memory_mb": results.anonymous.get(engine.name),
             "cases": cases,
         }
-        for peer in engines:
-            if engine.is_ours and not peer.is_ours and engine.bits == peer.bits:
-                document["ratios"][f"{engine.name} / {peer.name}"] = {
-                    case.key: statistics.median(samples)
-                    for case, samples in zip(results.cases, ratios(engine, peer, results))
-                    if samples
-                }
+    for ours, peer in pairs(engines):
+        document["ratios"][f"{ours.name} / {peer.name}"] = {
+            case.key: statistics.median(samples)
+            for case in results.cases
+            if (samples := ratios(ours, peer, case, results))
+        }
     return json.dumps(document, indent=2) + "\n"
 
 
+LEGEND = (
+    "Medians, with half the distance of the quartiles; a ratio is the median of those of the rounds, and more "
+    "than 1 is in this library's favour."
+)
+
+
 def as_markdown(facts: dict[str, Any], engines: Sequence[Engine], results: Results) -> str:
-    parts = [
-        f"{description(facts)}.",
-        "Medians, with half the distance of the quartiles.",
-        markdown(figures(engines, results)),
-        "More than 1 is in this library's favour:",
-        markdown(ratio_table(engines, results)),
-        "\n".join(f"- {name}: {text}" for name, text in results.descriptions.items()),
-        *(f"**Failed:** {failure}" for failure in results.failures),
-    ]
+    parts = [f"{description(facts)}. {LEGEND}"]
+    parts += [markdown(rows) for rows in tables(engines, results)]
+    parts += ["\n".join(f"- {text}" for text in versions(engines, results))]
+    parts += [f"**Failed:** {failure}" for failure in results.failures]
     return "\n\n".join(parts) + "\n"
 
 
 def as_text(facts: dict[str, Any], engines: Sequence[Engine], results: Results) -> str:
-    parts = [
-        description(facts),
-        "median, and half the distance of the quartiles:\n" + plain(figures(engines, results)),
-    ]
-    table = ratio_table(engines, results)
-    if len(table) > 1:
-        parts.append("ratios, of which more than 1 are in our favour:\n" + plain(table))
-    parts.append("\n".join(f"{name}: {text}" for name, text in results.descriptions.items()))
+    parts = [f"{description(facts)}\n{LEGEND}"]
+    parts += [plain(rows) for rows in tables(engines, results)]
+    parts += ["\n".join(versions(engines, results))]
     parts += [f"FAILED: {failure}" for failure in results.failures]
     return "\n\n".join(parts) + "\n"
