@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 namespace {
 
@@ -21,37 +20,50 @@ std::vector<float> numbers(std::size_t n) {
     return list;
 }
 
-template <class Weight> void add_linear(const gpt2::kernels::Kernels& kernels, std::vector<float>& results) {
+void add_linear(const gpt2::kernels::Kernels& kernels, gpt2::WeightType type, std::vector<float>& results) {
     constexpr std::size_t rows = 5;
     constexpr std::size_t n_inputs = 67;
     constexpr std::size_t n_outputs = 70;
     const auto x = numbers(rows * n_inputs);
-    std::vector<Weight> panels;
-    for (const float w : numbers(3 * 32 * n_inputs)) {
-        panels.push_back(static_cast<Weight>(w));
+    const std::size_t panel_bytes = gpt2::kernels::panel_bytes(type, n_inputs);
+    std::vector<std::byte> panels(3 * panel_bytes);
+    const auto weights = numbers(3 * 32 * n_inputs);
+    for (std::size_t i = 0; i < 3; ++i) {
+        gpt2::detail::encode_panel(type, weights.data() + i * 32 * n_inputs, n_inputs,
+                                   panels.data() + i * panel_bytes);
     }
     const auto bias = numbers(3 * 32);
-    const std::size_t tile = kernels.tile_for(rows);
-    std::vector<float> packed((rows + tile - 1) / tile * tile * n_inputs);
-    gpt2::kernels::pack_rows(x.data(), n_inputs, rows, n_inputs, tile, packed.data());
-    const auto type = sizeof(Weight) == 4                  ? gpt2::WeightType::float32
-                      : std::is_same_v<Weight, gpt2::half> ? gpt2::WeightType::float16
-                                                           : gpt2::WeightType::bfloat16;
+    const gpt2::kernels::LinearTile tile = kernels.tile_for(type, rows);
+    const std::size_t padded = (rows + tile.rows - 1) / tile.rows * tile.rows;
+    std::vector<std::byte> packed(padded * gpt2::kernels::unit_count(type, n_inputs) *
+                                  gpt2::kernels::unit_of(type).x_bytes);
+    if (gpt2::kernels::is_integer(type)) {
+        kernels.quantize_rows({.type = type,
+                               .x = x.data(),
+                               .stride = n_inputs,
+                               .rows = rows,
+                               .n_inputs = n_inputs,
+                               .tile = tile.rows,
+                               .out = packed.data()});
+    } else {
+        gpt2::kernels::pack_rows(x.data(), n_inputs, rows, n_inputs, tile.rows,
+                                 reinterpret_cast<float*>(packed.data()));
+    }
     for (const auto epilogue : {gpt2::kernels::Epilogue::add, gpt2::kernels::Epilogue::gelu_tanh,
                                 gpt2::kernels::Epilogue::gelu_erf}) {
         auto y = numbers(rows * n_outputs);
-        kernels.linear[static_cast<std::size_t>(type)](
-            {.x = packed.data(),
-             .tile = tile,
-             .rows = rows,
-             .n_inputs = n_inputs,
-             .n_outputs = n_outputs,
-             .panels = reinterpret_cast<const std::byte*>(panels.data()),
-             .bias = bias.data(),
-             .y = y.data(),
-             .y_stride = n_outputs,
-             .epilogue = epilogue},
-            0, 3);
+        kernels.linear({.type = type,
+                        .tile = tile,
+                        .x = packed.data(),
+                        .rows = rows,
+                        .n_inputs = n_inputs,
+                        .n_outputs = n_outputs,
+                        .panels = panels.data(),
+                        .bias = bias.data(),
+                        .y = y.data(),
+                        .y_stride = n_outputs,
+                        .epilogue = epilogue},
+                       0, 3);
         results.insert(results.end(), y.begin(), y.end());
     }
 }
@@ -88,9 +100,9 @@ void add_attention(const gpt2::kernels::Kernels& kernels, gpt2::KvDtype dtype, s
 std::vector<float> kernel_results(gpt2::Isa isa) {
     const gpt2::kernels::Kernels& kernels = gpt2::kernels::kernels_for(isa);
     std::vector<float> results;
-    add_linear<float>(kernels, results);
-    add_linear<gpt2::half>(kernels, results);
-    add_linear<gpt2::bfloat16>(kernels, results);
+    for (std::size_t type = 0; type < gpt2::n_weight_types; ++type) {
+        add_linear(kernels, static_cast<gpt2::WeightType>(type), results);
+    }
     add_attention(kernels, gpt2::KvDtype::float32, results);
     add_attention(kernels, gpt2::KvDtype::float16, results);
     const auto x = numbers(300);
