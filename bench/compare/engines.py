@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 
 import install
 import models
@@ -46,7 +47,7 @@ class Engine:
     def is_ours(self) -> bool:
         return self.library == OURS
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self, *options: str, before: Callable[[], object] | None = None) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [*self.command, *options],
             stdin=subprocess.PIPE,
@@ -54,6 +55,7 @@ class Engine:
             text=True,
             bufsize=1,
             env={**os.environ, **self.environment},
+            preexec_fn=before,
         )
 
     def cold_start(self, prompt: int, *options: str) -> float:
@@ -66,13 +68,18 @@ class Engine:
         return float(json.loads(text)["first_token"]) - start
 
 
+def die_with_parent() -> None:
+    """A stopped process would outlive a runner that is killed. (prctl(PR_SET_PDEATHSIG), Linux)"""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Driver:
     """A process that holds an engine. It is stopped but while it answers, so that threads that spin in wait
     for work take nothing from the engine whose turn it is."""
 
     def __init__(self, engine: Engine, *options: str) -> None:
         self.engine = engine
-        self._process = engine.start(*options)
+        self._process = engine.start(*options, before=die_with_parent)
         self.description = str(self._answer()["description"])
         self._signal(signal.SIGSTOP)
 

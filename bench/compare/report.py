@@ -172,8 +172,8 @@ def as_json(facts: dict[str, Any], engines: Sequence[Engine], results: Results) 
 
 
 LEGEND = (
-    "Medians, with half the distance of the quartiles; a ratio is the median of the rounds' own, and more than "
-    "1 is in this library's favour."
+    "Medians, with half the distance of the quartiles; a ratio is the median of the rounds' own, and more "
+    "than 1 is in this library's favour."
 )
 
 
