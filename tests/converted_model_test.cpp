@@ -147,6 +147,43 @@ TEST_CASE("the default model, converted, is the Hugging Face directory that it c
     CHECK(!directory.verify().has_self_test);
 }
 
+TEST_CASE("integer formats: the converter rounds as loading does, and its self-test holds") {
+    struct Made {
+        const char* file;
+        WeightType blocks, head;
+    };
+    for (const Made& made : {Made{"tiny-int8.safetensors", WeightType::int8, WeightType::int8},
+                             Made{"tiny-int4.safetensors", WeightType::int4, WeightType::int8},
+                             Made{"tiny-int4-int4.safetensors", WeightType::int4, WeightType::int4}}) {
+        CAPTURE(made.file);
+        const auto model = Gpt2Model::load(fixture(made.file), {.verify = true});
+        const auto expected =
+            logits(Gpt2Model::load(fixture("tiny"), {.weights = made.blocks, .head = made.head}));
+        CHECK(identical(logits(model), expected));
+    }
+    for (const char* const file :
+         {"tiny-int4-f16.safetensors", "novella-int8.safetensors", "novella-int4.safetensors"}) {
+        CAPTURE(file);
+        const auto verification = Gpt2Model::load(fixture(file)).verify();
+        CHECK(verification.has_self_test);
+        CHECK(verification.largest_difference <= verification.bound);
+    }
+}
+
+TEST_CASE("integer formats: a scale that is not finite is found") {
+    const auto file = gpt2::test::read_file(fixture("tiny-int8.safetensors"));
+    auto bytes = gpt2::Tensor<std::byte, 1>({file.size()});
+    std::memcpy(bytes.data(), file.data(), file.size());
+    const auto model = gpt2::ConvertedModel::from_bytes(bytes.flat(), "int8");
+    const auto tensor = *model.file().find("h.1.mlp.c_fc.weight");
+    const std::uint16_t infinity = 0x7f80;
+    std::memcpy(const_cast<std::byte*>(tensor.data.data()) + 2048 + 2 * 7, &infinity, sizeof infinity);
+    gpt2::ThreadPool pool(2);
+    check_throws<FormatError>([&] { gpt2::detail::require_finite_scales(tensor, "int8"); },
+                              {"h.1.mlp.c_fc.weight", "finite scales", "inf"});
+    check_throws<FormatError>([&] { model.check_data(pool); }, {"int8"});
+}
+
 TEST_CASE("a copy in huge pages gives the same logits, and is verified like the file") {
     for (const char* const file : {"tiny-f16.safetensors", "tiny-f32.safetensors"}) {
         const auto copied =
