@@ -64,6 +64,7 @@ gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt
     gpt2::LoadOptions out;
     out.pool = pool;
     out.residency = options.huge_pages ? gpt2::Residency::huge_pages : gpt2::Residency::mapped;
+    out.screen_head = options.screen_head;
     for (std::size_t i = 0; i < gpt2::n_weight_types; ++i) {
         const auto type = static_cast<gpt2::WeightType>(i);
         if (options.weights == to_string(type)) {
@@ -92,7 +93,8 @@ public:
                     .isa = std::string(gpt2::to_string(model_.isa())),
                     .threads = pool_->size(),
                     .load_seconds = std::chrono::duration<double>(Clock::now() - start_).count(),
-                    .weight_bytes = model_.bytes_read()};
+                    .weight_bytes = model_.bytes_read(),
+                    .screen_head = options.screen_head};
         if (options.profile || options.profile_trace) {
             profile_ = std::make_shared<gpt2::Profile>();
         }

@@ -96,6 +96,9 @@ refused 2 "ignore_eos" --eos-token-id 1 --ignore-eos "$prompt"
 refused 2 "excludes" --interactive "$prompt"
 refused 2 "excludes" --prompt-file /dev/null "$prompt"
 refused 2 "excludes" --json --echo "$prompt"
+refused 2 "--screen-head" --screen-head --logprobs "$prompt"
+refused 2 "--screen-head" --screen-head --top-p 0.9 "$prompt"
+refused 2 "screen_head: expected an output head in float32" --screen-head --weights int8 "$prompt"
 refused 2 "missing" --seed
 refused 2 "" --temperature=
 
@@ -128,6 +131,9 @@ run --seed 42 --max_new_tokens=24 --temperature 0.8 --top_k 40 --threads 1 "$pro
 equal "the defaults spelled out, one thread" "$out" "$text"
 run --seed 1 --do-sample --seed 42 --max-new-tokens 24 "$prompt"
 equal "the last of two seeds counts" "$out" "$text"
+run --seed 42 --max-new-tokens 24 --screen-head --stats "$prompt"
+equal "--screen-head" "$out" "$text"
+contains "--stats with --screen-head" "$err" "screening  23 tokens, for each "
 printf '%s\n' "$prompt" >prompt.txt
 run --seed 42 --max-new-tokens 24 --prompt-file prompt.txt
 equal "prompt from a file" "$out" "$text"

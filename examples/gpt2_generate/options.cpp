@@ -229,6 +229,11 @@ void add_machine(CLI::App& app, Options& o) {
         ->transform(choice(names, expected))
         ->type_name("FORMAT")
         ->group(group);
+    app.add_flag(
+           "--screen-head", o.screen_head,
+           "Screen the output head in int8 and compute exactly only what may be chosen:\nthe same text, "
+           "sooner, for more memory and a slower start; with --greedy or top-k,\nwithout --logprobs")
+        ->group(group);
     app.add_flag("--huge-pages", o.huge_pages,
                  "Copy the model into memory in huge pages: slower to load, faster to read")
         ->group(group);
@@ -259,6 +264,10 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(
             "--n " + std::to_string(o.n) +
             " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
+    }
+    if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
+        throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
+                         "without --top-k or --greedy");
     }
     // What needs no model is checked before one is loaded.
     gpt2::Config any;

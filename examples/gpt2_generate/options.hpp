@@ -25,6 +25,7 @@ struct Options {
     std::optional<std::filesystem::path> model;
     std::string weights;      ///< as to_string(WeightType); empty: those of the file
     std::string head_weights; ///< the same, of the output head; empty: LoadOptions::head's default
+    bool screen_head = false;
     std::string kv_dtype = "auto";
     std::optional<std::int64_t> threads;
     std::int64_t n = 1;             ///< samples

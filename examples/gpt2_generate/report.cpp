@@ -21,6 +21,15 @@ std::string_view finish_reason(const Sample& sample) {
                               : gpt2::to_string(sample.result.finish_reason);
 }
 
+std::string screening_text(const gpt2::Screening& s) {
+    if (s.tokens == 0) {
+        return "screening  none: all logits were needed, or too many were close\n";
+    }
+    const auto tokens = static_cast<double>(s.tokens);
+    return format("screening  %zu tokens, for each %.1f of %.0f panels of the output head computed exactly\n",
+                  s.tokens, static_cast<double>(s.panels) / tokens, static_cast<double>(s.all) / tokens);
+}
+
 double per_second(double seconds) {
     return seconds > 0.0 ? 1.0 / seconds : 0.0;
 }
@@ -38,12 +47,16 @@ std::string stats_text(const Machine& machine, const Sample& sample) {
                   r.ttft.count() * 1e3, sample.prompt_was_read ? " (prompt read before)" : "");
     out += format("text       %zu tokens in %.3f s", r.tokens.size(), r.total.count());
     if (tpot > 0.0) {
-        out += format(", %.3f ms per token after the first, %.1f tokens/s\n", tpot * 1e3, 1.0 / tpot);
-        out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)",
+        out += format(", %.3f ms per token after the first, %.1f tokens/s", tpot * 1e3, 1.0 / tpot);
+    }
+    out += "\n";
+    if (machine.screen_head) {
+        out += screening_text(r.screening);
+    } else if (tpot > 0.0) {
+        out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)\n",
                       static_cast<double>(machine.weight_bytes) / tpot * 1e-9,
                       static_cast<double>(machine.weight_bytes) * 1e-6);
     }
-    out += "\n";
     out += format("memory     %.1f MB at most\n", static_cast<double>(peak_memory()) * 1e-6);
     out += "finished   " + std::string(finish_reason(sample));
     if (r.seed) {
@@ -100,9 +113,15 @@ std::string json_line(const Machine& machine, const Sample& sample, bool with_st
                          {"tpot_s", tpot},
                          {"total_s", r.total.count()},
                          {"tokens_per_s", per_second(tpot)},
-                         {"weight_bytes_per_token", machine.weight_bytes},
-                         {"bytes_per_s", static_cast<double>(machine.weight_bytes) * per_second(tpot)},
                          {"peak_memory_bytes", peak_memory()}};
+        if (!machine.screen_head) {
+            line["stats"]["weight_bytes_per_token"] = machine.weight_bytes;
+            line["stats"]["bytes_per_s"] = static_cast<double>(machine.weight_bytes) * per_second(tpot);
+        } else {
+            line["stats"]["screening"] = {{"tokens", r.screening.tokens},
+                                          {"panels", r.screening.panels},
+                                          {"all_panels", r.screening.all}};
+        }
     }
     return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }

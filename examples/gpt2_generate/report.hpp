@@ -19,6 +19,7 @@ struct Machine {
     std::size_t threads = 0;
     double load_seconds = 0.0;
     std::size_t weight_bytes = 0; ///< that one token reads
+    bool screen_head = false;
 };
 
 /// One text.

@@ -66,6 +66,13 @@ struct GeneratedToken {
 /// reaches the caller.
 using StreamCallback = std::function<Flow(const GeneratedToken&)>;
 
+/// How the logits of a text were computed; see screened_head.hpp.
+struct Screening {
+    std::size_t tokens = 0; ///< whose logits were screened first; 0 without a screen
+    std::size_t panels = 0; ///< of 32 outputs, computed exactly for these tokens
+    std::size_t all = 0;    ///< what would have been computed for them without
+};
+
 /// What generate() returns.
 struct GenerationResult {
     using Seconds = std::chrono::duration<double>;
@@ -84,6 +91,7 @@ struct GenerationResult {
     std::string stop_string;           ///< the one that ended the text
     std::optional<std::uint64_t> seed; ///< that gives this text again; none when nothing was drawn
     std::size_t prompt_tokens = 0;
+    Screening screening; ///< what was saved of the output head; see LoadOptions::screen_head
 
     Seconds ttft{};  ///< time to first token: from the start of generate() until the first token is known
     Seconds tpot{};  ///< time per output token after the first, on average; 0 for fewer than two
@@ -130,11 +138,18 @@ public:
     /// The tokens so far.
     [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return result_.tokens; }
 
+    /// What of the next logits decides a token; nothing if all of them are needed. Good until the next
+    /// step().
+    [[nodiscard]] std::optional<Candidates> candidates() const noexcept {
+        return config_.logprobs ? std::nullopt : sampler_.candidates();
+    }
+
     /// Chooses a token and calls the callback.
-    /// @param logits [V] after the last token
+    /// @param logits  [V] after the last token
+    /// @param screened  true: -infinity stands for logits that candidates() leaves out
     /// @returns the token, which the model has to read next, or nothing when the text is done
     /// @throws NumericError if a logit is not finite, and whatever the callback throws
-    [[nodiscard]] std::optional<TokenId> step(std::span<const float> logits) {
+    [[nodiscard]] std::optional<TokenId> step(std::span<const float> logits, bool screened = false) {
         if (done_) {
             return std::nullopt;
         }
@@ -145,7 +160,9 @@ public:
             if (logits.size() != vocab_size_) {
                 throw OptionError(detail::concat("expected ", vocab_size_, " logits, found ", logits.size()));
             }
-            detail::require_finite(logits);
+            if (!screened) { // NaN and +infinity are the sampler's to find then
+                detail::require_finite(logits);
+            }
             const std::uint64_t draw = result_.tokens.size();
             const double u = result_.seed ? uniform(*result_.seed, config_.sample, draw) : 0.0;
             token = sampler_.next(logits.first(std::min(vocab_size_, tokenizer_.size())), u);

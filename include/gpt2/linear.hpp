@@ -101,9 +101,8 @@ public:
     /// panels) pieces of a size that suits caches; an output never depends on the cut.
     void forward(const Compute& compute, const float* x, std::size_t rows, float* y,
                  kernels::Epilogue epilogue, PackedRows& packed) const {
-        const std::size_t n_inputs = weight_.n_inputs();
         const std::size_t n_outputs = weight_.n_outputs();
-        packed.pack(compute, weight_.type(), x, rows, n_inputs);
+        packed.pack(compute, weight_.type(), x, rows, weight_.n_inputs());
         const std::size_t chunk = kernels::max_linear_rows;
         const std::size_t chunks = (rows + chunk - 1) / chunk;
         const std::size_t panels = kernels::panel_count(n_outputs);
@@ -114,21 +113,31 @@ public:
                 const std::size_t first = begin / panels * chunk;
                 const std::size_t panel = begin % panels;
                 const std::size_t panel_end = std::min(panels, panel + (end - begin));
-                compute.kernels.linear({.type = weight_.type(),
-                                        .tile = packed.tile(),
-                                        .x = packed.from_row(first),
-                                        .rows = std::min(chunk, rows - first),
-                                        .n_inputs = n_inputs,
-                                        .n_outputs = n_outputs,
-                                        .panels = weight_.panels(),
-                                        .bias = bias_.data(),
-                                        .y = y + first * n_outputs,
-                                        .y_stride = n_outputs,
-                                        .epilogue = epilogue},
-                                       panel, panel_end);
+                forward_panels(compute, packed.tile(), packed.from_row(first), std::min(chunk, rows - first),
+                               y + first * n_outputs, epilogue, panel, panel_end);
                 begin += panel_end - panel;
             }
         });
+    }
+
+    /// The outputs of a range of panels alone, in this thread.
+    /// @param x     rows [n], at most max_linear_rows, packed for @p tile
+    /// @param y     where output 0 of the first row goes; the next row is N further
+    void forward_panels(const Compute& compute, const kernels::LinearTile& tile, const std::byte* x,
+                        std::size_t rows, float* y, kernels::Epilogue epilogue, std::size_t panel_begin,
+                        std::size_t panel_end) const {
+        compute.kernels.linear({.type = weight_.type(),
+                                .tile = tile,
+                                .x = x,
+                                .rows = rows,
+                                .n_inputs = weight_.n_inputs(),
+                                .n_outputs = weight_.n_outputs(),
+                                .panels = weight_.panels(),
+                                .bias = bias_.data(),
+                                .y = y,
+                                .y_stride = weight_.n_outputs(),
+                                .epilogue = epilogue},
+                               panel_begin, panel_end);
     }
 
 private:

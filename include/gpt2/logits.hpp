@@ -25,6 +25,15 @@ namespace gpt2 {
 /// on its place. Exactly 1 where x[i] == shift and 0 for x[i] = -infinity. @p out may be @p x.
 using ExpShifted = void (*)(const float* x, float shift, float* out, std::size_t n);
 
+/// What of a row of logits decides a token: the @ref k largest of the first @ref n_tokens, after the
+/// repetition penalty, and all that equal the last of these. Whatever is below has no influence.
+struct Candidates {
+    std::size_t k = 1;
+    std::size_t n_tokens = 0;                ///< the tokens that may be chosen; more than k
+    float repetition_penalty = 1.0f;         ///< detail::penalized()
+    std::span<const TokenId> penalized = {}; ///< which tokens it is for, each once; with a penalty of 1 any
+};
+
 namespace detail {
 
 inline constexpr std::size_t logit_block = 16;
@@ -40,20 +49,37 @@ inline void exp_shifted_portable(const float* x, float shift, float* out, std::s
     return (std::bit_cast<std::uint32_t>(x) & 0x7f800000u) != 0x7f800000u;
 }
 
-[[nodiscard]] inline bool all_finite(std::span<const float> x) noexcept {
+/// A logit of a token that the repetition penalty @p r is for: s r where s < 0, else s / r. A result beyond
+/// the range of float becomes the largest float; what is not finite stays. A larger s never gives a smaller
+/// one.
+[[nodiscard]] inline float penalized(float s, float r) noexcept {
+    constexpr float limit = std::numeric_limits<float>::max();
+    return is_finite(s) ? std::clamp(s < 0.0f ? s * r : s / r, -limit, limit) : s;
+}
+
+/// Whether @p good, without a branch, holds for all.
+template <class Good> [[nodiscard]] bool all_are(std::span<const float> x, Good good) noexcept {
     std::uint32_t bad[logit_block] = {};
     std::size_t i = 0;
     for (; i + logit_block <= x.size(); i += logit_block) {
         for (std::size_t j = 0; j < logit_block; ++j) {
-            const std::uint32_t exponent = std::bit_cast<std::uint32_t>(x[i + j]) & 0x7f800000u;
-            bad[j] |= exponent == 0x7f800000u ? 1u : 0u;
+            bad[j] |= good(x[i + j]) ? 0u : 1u;
         }
     }
-    bool finite = std::all_of(std::begin(bad), std::end(bad), [](std::uint32_t b) { return b == 0; });
+    bool all = std::all_of(std::begin(bad), std::end(bad), [](std::uint32_t b) { return b == 0; });
     for (; i < x.size(); ++i) {
-        finite = finite && is_finite(x[i]);
+        all = all && good(x[i]);
     }
-    return finite;
+    return all;
+}
+
+[[nodiscard]] inline bool all_finite(std::span<const float> x) noexcept {
+    return all_are(x, [](float value) { return is_finite(value); });
+}
+
+/// Whether each is finite or -infinity.
+[[nodiscard]] inline bool all_below_infinity(std::span<const float> x) noexcept {
+    return all_are(x, [](float value) { return value <= std::numeric_limits<float>::max(); });
 }
 
 /// @throws NumericError naming the first logit that is not finite

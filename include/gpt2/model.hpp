@@ -49,6 +49,18 @@ struct LoadOptions {
     std::optional<WeightType> head{};
     /// Of a converted model's file. (The weights of a Hugging Face directory are packed into huge pages.)
     Residency residency = Residency::mapped;
+    /// Screen the output head while generating: where the largest logits decide alone (greedy, or top_k, and
+    /// no logprobs), all logits are first computed from an int8 copy of the head, and exactly only where they
+    /// may be among the largest. The tokens are the same, always (screened_head.hpp has the proof).
+    /// Session::forward() and Session::score() compute all logits exactly as ever, and generate() does
+    /// wherever all are needed or too many are close.
+    ///
+    /// Off by default, not for its results but for its price: the copy is made at load, where a converted
+    /// file otherwise takes milliseconds, and it is memory of this process alone, 1.03 bytes for each weight
+    /// of the head (41 MB at 124M). A process that writes one short text does not earn that back. Only for
+    /// heads in a floating-point format: the integer ones cost no more than their screen, and are an
+    /// OptionError.
+    bool screen_head = false;
 };
 
 namespace detail {
@@ -86,7 +98,8 @@ public:
     /// what can be handled; replacing it by rename is safe.
     /// @throws FileError, FormatError  naming file, tensor or key, what was expected and what was found
     /// @throws NumericError            if a weight exceeds the format asked for
-    /// @throws OptionError             for an instruction set that this machine does not have
+    /// @throws OptionError             for an instruction set that this machine does not have, or a
+    ///                                 screen for an output head in an integer format
     [[nodiscard]] static Gpt2Model load(const std::filesystem::path& path, const LoadOptions& options = {}) {
         if (detail::is_file(path)) {
             return from_converted(options.residency == Residency::mapped
@@ -166,6 +179,10 @@ private:
             throw FormatError(
                 detail::concat(detail::quoted(name, 4096), ": \"vocab_size\": expected at least the ",
                                state.tokenizer.size(), " tokens of the tokenizer, found ", vocab_size));
+        }
+        if (options.screen_head) {
+            state.transformer.screen =
+                ScreenedHead::of(state.transformer.lm_head.weight(), detail::pool_of(options));
         }
         Gpt2Model model(std::make_shared<const detail::ModelState>(std::move(state)));
         if (options.verify) {

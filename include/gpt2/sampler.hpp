@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -148,6 +149,18 @@ public:
         }
     }
 
+    /// What of the logits decides the next token; nothing if all of them do. Whoever gives next() -infinity
+    /// for the others gets the same token: a greedy choice is the first of the largest, and top_k, the first
+    /// processor that looks at more than one logit, drops the others. Good until the next note().
+    [[nodiscard]] std::optional<Candidates> candidates() const noexcept {
+        const bool all = options_.top_k == 0 || options_.top_k >= vocab_size_;
+        const std::size_t k = greedy() ? 1 : options_.top_k;
+        if ((all && !greedy()) || k >= vocab_size_) {
+            return std::nullopt;
+        }
+        return Candidates{k, vocab_size_, options_.repetition_penalty, seen_};
+    }
+
     /// The next token.
     /// @param logits [V]; -infinity forbids a token
     /// @param u      a random number in [0, 1), for instance gpt2::uniform; not used when greedy()
@@ -179,21 +192,16 @@ public:
     }
 
 private:
-    /// Processor 1, and the checks. A result beyond the range of float becomes the largest float.
+    /// Processor 1, and the checks.
     [[nodiscard]] std::span<const float> penalize(std::span<const float> logits) {
         check(logits);
         if (penalized_.empty()) {
             return logits;
         }
         std::copy(logits.begin(), logits.end(), penalized_.begin());
-        constexpr float limit = std::numeric_limits<float>::max();
         for (const TokenId token : seen_) {
-            const float s = logits[static_cast<std::size_t>(token)];
-            if (detail::is_finite(s)) {
-                const float r = options_.repetition_penalty;
-                penalized_[static_cast<std::size_t>(token)] =
-                    std::clamp(s < 0.0f ? s * r : s / r, -limit, limit);
-            }
+            const auto i = static_cast<std::size_t>(token);
+            penalized_[i] = detail::penalized(logits[i], options_.repetition_penalty);
         }
         return penalized_;
     }
@@ -202,18 +210,17 @@ private:
         if (logits.size() != vocab_size_ || logits.empty()) {
             throw OptionError(detail::concat("expected ", vocab_size_, " logits, found ", logits.size()));
         }
-        constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
         if (detail::all_finite(logits)) {
             return;
         }
-        const auto bad = std::find_if_not(logits.begin(), logits.end(), [&](float x) {
-            return detail::is_finite(x) || x == minus_infinity;
-        });
-        if (bad != logits.end()) {
+        constexpr float largest = std::numeric_limits<float>::max();
+        if (!detail::all_below_infinity(logits)) {
+            const auto bad =
+                std::find_if_not(logits.begin(), logits.end(), [&](float x) { return x <= largest; });
             throw NumericError(detail::concat("the logit of token ", bad - logits.begin(), " is ", *bad,
                                               ", expected a finite number or -infinity"));
         }
-        if (detail::max_of(logits) == minus_infinity) {
+        if (detail::max_of(logits) < -largest) {
             throw NumericError("all logits are -infinity: no token is allowed");
         }
     }

@@ -98,7 +98,8 @@ public:
     }
 
     /// The logits that the last forward pass left here: [0, V], [1, V] or [n, V], by Logits. Good until the
-    /// next non-const call.
+    /// next non-const call. While generate() runs, for its callback, there are none where the output head is
+    /// screened (LoadOptions::screen_head); when it returns they are there, and complete.
     [[nodiscard]] TensorView<const float, 2> logits() const noexcept {
         const std::size_t V = model_->transformer.config.vocab_size;
         const float* const first = logit_rows_ == 0 ? nullptr : logits_->data() + first_logit_row_ * V;
@@ -131,7 +132,10 @@ private:
     /// Checks what forward() was given and lays out its rows.
     [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
 
-    /// Takes rows of any sessions of the model through it. @returns the logits [n, V] that were asked for
+    /// Takes rows of any sessions of the model through it; see Transformer::forward.
+    void pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening);
+
+    /// The same. @returns the logits [n, V] that were asked for
     GPT2_HEAVY [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows);
 
     GPT2_HEAVY std::vector<float> score_tokens(std::span<const TokenId> given);
@@ -142,12 +146,24 @@ private:
 
     void extend(std::span<const TokenId> tokens, Overflow overflow);
 
+    /// Appends a token and leaves in head_ what decides the one after it, but no logits().
+    void read_screened(TokenId token, const Candidates& wanted);
+
+    /// The logits() after read_screened().
+    void complete_logits();
+
+    /// Writes the text. @returns how
+    Screening write(Generation& generation, Overflow overflow);
+
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
     std::shared_ptr<Profile> profile_;
     KvCache cache_;
     std::vector<TokenId> tokens_; ///< with room for all positions from the beginning
     Workspace workspace_;
+    ScreenedHead::State head_;
+    Tensor<float, 2>
+        head_inputs_; ///< [2, C]: the last that went into the head when it was screened, and room
     std::shared_ptr<const Tensor<float, 2>> logits_; ///< shared by the sessions of one pass
     std::size_t first_logit_row_ = 0;
     std::size_t logit_rows_ = 0;
@@ -161,6 +177,10 @@ inline constexpr std::size_t rows_per_pass = 256;
 
 /// Rows from which on a session does not keep the memory of a pass.
 inline constexpr std::size_t kept_workspace_rows = 32;
+
+[[nodiscard]] inline std::size_t wanted_logits(std::span<const Row> rows) noexcept {
+    return static_cast<std::size_t>(std::ranges::count(rows, true, &Row::wants_logits));
+}
 
 inline void check_item(const BatchItem& item, const BatchItem& first, const ModelState* model,
                        const ModelState* first_model) {
@@ -212,13 +232,8 @@ inline std::vector<Row> Session::rows_of(std::span<const BatchItem> items) {
     return rows;
 }
 
-template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
-    const auto wanted = [](std::span<const Row> some) {
-        return static_cast<std::size_t>(std::ranges::count(some, true, &Row::wants_logits));
-    };
+inline void Session::pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening) {
     const Transformer& transformer = model_->transformer;
-    const std::size_t V = transformer.config.vocab_size;
-    auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{wanted(rows), V});
     const auto turn = pool_->take_turn();
     const Compute compute{*model_->kernels, *pool_, profile_.get()};
     const std::size_t chunk = std::min(rows.size(), detail::rows_per_pass);
@@ -226,15 +241,22 @@ template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<
         workspace_ = Workspace(transformer.config, chunk);
     }
     const Profile::Span span(profile_.get(), "forward");
-    float* out = logits->data();
     for (std::size_t begin = 0; begin < rows.size(); begin += chunk) {
         const auto part = rows.subspan(begin, std::min(chunk, rows.size() - begin));
-        transformer.forward(compute, part, workspace_, out);
-        out += V * wanted(part);
+        transformer.forward(compute, part, workspace_, logits, screening);
+        if (screening == nullptr) {
+            logits += transformer.config.vocab_size * detail::wanted_logits(part);
+        }
     }
     if (workspace_.rows > detail::kept_workspace_rows) {
         workspace_ = Workspace();
     }
+}
+
+template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
+    const std::size_t V = model_->transformer.config.vocab_size;
+    auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{detail::wanted_logits(rows), V});
+    pass(rows, logits->data(), nullptr);
     for (std::size_t row = 0; row < logits->dim(0); ++row) {
         detail::require_finite((*logits)[row].flat());
     }
@@ -322,6 +344,74 @@ inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow) 
     forward(kept);
 }
 
+inline void Session::read_screened(TokenId token, const Candidates& wanted) {
+    const Transformer& transformer = model_->transformer;
+    if (head_inputs_.size() == 0) {
+        head_inputs_ = Tensor<float, 2>({2, transformer.config.n_embd});
+    }
+    const BatchItem item{this, {&token, 1}, Logits::last};
+    const std::vector<Row> rows = rows_of({&item, 1});
+    const ScreeningRequest screening{wanted, head_, head_inputs_[1].data()};
+    pass(rows, nullptr, &screening);
+    if (!head_.screened) {
+        detail::require_finite(head_.logits.flat());
+    }
+    std::ranges::copy(head_inputs_[1].flat(), head_inputs_[0].data());
+    tokens_.push_back(token);
+    logit_rows_ = 0;
+}
+
+inline void Session::complete_logits() {
+    const Transformer& transformer = model_->transformer;
+    auto logits =
+        std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{1, transformer.config.vocab_size});
+    const auto turn = pool_->take_turn();
+    transformer.lm_head.forward({*model_->kernels, *pool_, profile_.get()}, head_inputs_.data(), 1,
+                                logits->data(), kernels::Epilogue::store, workspace_.packed);
+    logits_ = std::move(logits);
+    first_logit_row_ = 0;
+    logit_rows_ = 1;
+}
+
+inline Screening Session::write(Generation& generation, Overflow overflow) {
+    const std::optional<ScreenedHead>& screen = model_->transformer.screen;
+    Screening result;
+    bool screened = false;
+    const auto next = [&] { // and tell the callback
+        const Profile::Span span(profile_.get(), "choose");
+        return generation.step(screened ? head_.logits.flat() : logits()[logit_rows_ - 1].flat(), screened);
+    };
+    try {
+        while (const auto token = next()) {
+            const auto wanted = screen ? generation.candidates() : std::nullopt;
+            if (!wanted || position() == model_->transformer.config.n_positions) {
+                screened = false;
+                extend({&*token, 1}, overflow);
+                continue;
+            }
+            read_screened(*token, *wanted);
+            screened = true;
+            if (head_.screened) {
+                ++result.tokens;
+                result.panels += head_.computed;
+                result.all += kernels::panel_count(screen->n_outputs());
+            }
+        }
+    } catch (...) {
+        if (screened) {
+            try {
+                complete_logits();
+            } catch (...) { // the first exception is the one to tell of; logits() stays empty
+            }
+        }
+        throw;
+    }
+    if (screened) {
+        complete_logits();
+    }
+    return result;
+}
+
 template <class>
 GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const GenerationConfig& config,
                                           const StreamCallback& callback) {
@@ -338,14 +428,10 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     if (!prompt.empty()) {
         extend(prompt, config.overflow);
     }
-    const auto choose = [&] { // and tell the callback
-        const Profile::Span span(profile_.get(), "choose");
-        return generation.step(logits()[logit_rows_ - 1].flat());
-    };
-    while (const auto token = choose()) {
-        extend({&*token, 1}, config.overflow);
-    }
-    return std::move(generation).finish();
+    const Screening screening = write(generation, config.overflow);
+    GenerationResult result = std::move(generation).finish();
+    result.screening = screening;
+    return result;
 }
 
 #if defined(GPT2_COMPILED)

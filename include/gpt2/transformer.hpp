@@ -6,10 +6,12 @@
 #include "gpt2/layer_norm.hpp"
 #include "gpt2/linear.hpp"
 #include "gpt2/mlp.hpp"
+#include "gpt2/screened_head.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,6 +28,13 @@ struct Block {
     Mlp mlp;
 };
 
+/// What a pass shall do with the output head of the one row that wants logits, where the model has a screen.
+struct ScreeningRequest {
+    Candidates wanted;
+    ScreenedHead::State& state; ///< receives the logits
+    float* x;                   ///< [C], receives what the head was given
+};
+
 /// The weights of a model and the function they define. Immutable once loaded, thread-safe.
 struct Transformer {
     Config config;
@@ -33,12 +42,15 @@ struct Transformer {
     SharedTensor<float, 2> wpe; ///< [T, C or more] position embeddings
     std::vector<Block> h;
     LayerNorm ln_f;
-    Linear lm_head; ///< C -> V
+    Linear lm_head;                     ///< C -> V
+    std::optional<ScreenedHead> screen; ///< of lm_head, if asked for
 
-    /// One pass over the rows. @p logits [n, V] receives those of the rows that want them, in order.
+    /// One pass over the rows. @p logits [n, V] receives those of the rows that want them, in order; with
+    /// @p screening, which needs a screen and one such row, its state does.
     /// Caches grow by what is written at the rows' positions; whose they are must not run another pass.
     /// @throws NumericError if keys or values exceed the type of a cache
-    void forward(const Compute& compute, std::span<const Row> rows, Workspace& work, float* logits) const {
+    void forward(const Compute& compute, std::span<const Row> rows, Workspace& work, float* logits,
+                 const ScreeningRequest* screening = nullptr) const {
         const std::size_t C = config.n_embd;
         float* const x = work.x.data();
         float* const normed = work.normed.data();
@@ -61,7 +73,12 @@ struct Transformer {
         }
         if (wanted != 0) {
             ln_f.forward(compute, normed, wanted, normed);
-            const Profile::Span span(compute.profile, "lm_head");
+        }
+        const Profile::Span span(wanted != 0 ? compute.profile : nullptr, "lm_head");
+        if (screening != nullptr) {
+            std::memcpy(screening->x, normed, C * sizeof(float));
+            screen->forward(compute, lm_head, normed, screening->wanted, screening->state);
+        } else if (wanted != 0) {
             lm_head.forward(compute, normed, wanted, logits, kernels::Epilogue::store, work.packed);
         }
     }
