@@ -120,6 +120,11 @@ TEST_CASE("PackedMatrix: a value that the format cannot hold is an error naming 
     check_refused(-1e20f, WeightType::float16);
     check_refused(bfloat16(65536.0f), WeightType::float16);
     check_refused(std::numeric_limits<float>::max(), WeightType::bfloat16);
+    for (const WeightType type : {WeightType::int8, WeightType::int4}) {
+        check_refused(0x1p127f, type);
+        check_refused(-std::numeric_limits<float>::infinity(), type);
+        check_refused(std::numeric_limits<float>::quiet_NaN(), type);
+    }
     // What just fits is taken.
     ThreadPool pool(1);
     const std::vector<float> most(4, 65519.0f);

@@ -10,6 +10,7 @@
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -169,11 +170,25 @@ private:
             for (std::size_t panel = begin; panel < end; ++panel) {
                 std::byte* const out = memory->data() + panel * bytes;
                 fill(panel, values.data());
+                require_encodable(type, values, name);
                 detail::encode_panel(type, values.data(), n_inputs, out);
                 require_representable(type, {out, bytes}, name);
             }
         });
         return of_panels(type, n_inputs, n_outputs, std::shared_ptr<const std::byte>(memory, memory->data()));
+    }
+
+    /// What an integer format is made of: numbers, and such that a scale times an integer is one. (The
+    /// weights of a converted file are not known to be finite.)
+    static void require_encodable(WeightType type, std::span<const float> values, std::string_view name) {
+        if (!kernels::is_integer(type)) {
+            return;
+        }
+        const auto bad = std::ranges::find_if(values, [](float x) { return !(std::fabs(x) < 0x1p127f); });
+        if (bad != values.end()) {
+            throw NumericError(detail::concat("tensor ", detail::quoted(name), ": ", to_string(type),
+                                              ": expected values below 2^127, found ", *bad));
+        }
     }
 
     /// Checkpoint tensors are finite; only rounding to a 16-bit format can change that.
