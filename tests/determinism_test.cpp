@@ -176,9 +176,11 @@ TEST_CASE("threads, pieces and levels in a model of odd sizes") {
     const test::TemporaryDirectory directory;
     test::write_model(directory.path(), test::odd_config(), {}, test::enlarge_matrices);
     const auto tokens = test::some_tokens(150, test::byte_vocabulary_size);
-    for (const auto& [cache, type] :
+    for (const auto& formats :
          {std::pair(KvDtype::float32, WeightType::float32), std::pair(KvDtype::float16, WeightType::float32),
           std::pair(KvDtype::float16, WeightType::int8), std::pair(KvDtype::float16, WeightType::int4)}) {
+        const KvDtype cache = formats.first;
+        const WeightType type = formats.second;
         CAPTURE(to_string(type));
         std::vector<float> expected;
         for (const Isa isa : comparable_levels()) {

@@ -19,10 +19,12 @@ namespace gpt2::detail {
 inline void prefer_huge_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) noexcept {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
     constexpr std::uintptr_t huge_page = std::uintptr_t{1} << 21;
-    const auto begin = (reinterpret_cast<std::uintptr_t>(data) + huge_page - 1) & ~(huge_page - 1);
-    const auto end = (reinterpret_cast<std::uintptr_t>(data) + bytes) & ~(huge_page - 1);
+    const auto address = reinterpret_cast<std::uintptr_t>(data);
+    const std::uintptr_t begin = (address + huge_page - 1) & ~(huge_page - 1);
+    const std::uintptr_t end = (address + bytes) & ~(huge_page - 1);
     if (begin < end) {
-        static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+        static_cast<void>(
+            ::madvise(static_cast<std::byte*>(data) + (begin - address), end - begin, MADV_HUGEPAGE));
     }
 #endif
 }

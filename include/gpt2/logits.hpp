@@ -25,7 +25,7 @@ namespace gpt2 {
 /// on its place. Exactly 1 where x[i] == shift and 0 for x[i] = -infinity. @p out may be @p x.
 using ExpShifted = void (*)(const float* x, float shift, float* out, std::size_t n);
 
-/// What of a row of logits decides a token: the @ref k largest of the first @ref n_tokens, after the
+/// What of a row of logits decides a token: the `k` largest of the first `n_tokens`, after the
 /// repetition penalty, and all that equal the last of these. Whatever is below has no influence.
 struct Candidates {
     std::size_t k = 1;

@@ -44,7 +44,7 @@ struct LoadOptions {
     std::optional<Isa> isa{};
     std::shared_ptr<ThreadPool> pool{}; ///< that packs or verifies; null: the process-wide one
     bool verify = false;                ///< calls Gpt2Model::verify() before the model is handed out
-    /// The format of the output head and of the embeddings that are tied to it; by default as @ref weights,
+    /// The format of the output head and of the embeddings that are tied to it; by default as `weights`,
     /// but int8 where that is int4.
     std::optional<WeightType> head{};
     /// Of a converted model's file. (The weights of a Hugging Face directory are packed into huge pages.)

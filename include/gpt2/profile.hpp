@@ -135,6 +135,7 @@ inline std::vector<Profile::Total> Profile::totals() const {
         around.push_back(&event);
     }
     std::vector<Total> result;
+    result.reserve(by_name.size());
     for (const auto& [name, total] : by_name) {
         result.push_back(total);
     }

@@ -44,7 +44,7 @@ inline constexpr std::size_t max_linear_rows = 96; ///< in a call of Kernels::li
 inline constexpr std::size_t linear_block_inputs = 256;   ///< inputs that several tiles take in turns
 inline constexpr std::ptrdiff_t prefetch_distance = 2048; ///< bytes ahead in the stream of weights
 
-/// y = epilogue(x W + b) for @ref rows rows and a range of panels.
+/// y = epilogue(x W + b) for `rows` rows and a range of panels.
 struct LinearArgs {
     WeightType type = WeightType::float32;
     LinearTile tile{};            ///< one of the type's; which one changes no result
@@ -59,7 +59,7 @@ struct LinearArgs {
     Epilogue epilogue = Epilogue::store;
 };
 
-/// Activations of an integer format: rows [rows][K], @ref stride apart, into tiles. A tile is, for each group
+/// Activations of an integer format: rows [rows][K], `stride` apart, into tiles. A tile is, for each group
 /// of inputs, `[group / 4][tile][4]` signed bytes, then the rows' scales (float), then for each row minus the
 /// type's zero times the sum of its bytes (int32). Rows that fill up the last tile are not written.
 struct QuantizeArgs {

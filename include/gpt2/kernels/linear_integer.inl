@@ -24,7 +24,7 @@ template <class Format, std::size_t Rows> struct Dots {
 
     GPT2_INLINE void start(const std::byte* corrections) {
         rest.start(corrections);
-        std::int32_t correction;
+        std::int32_t correction = 0;
         __builtin_memcpy(&correction, corrections + 4 * (Rows - 1), sizeof correction);
         low = start_dot<Format::shape.zero>(correction);
         high = low;
@@ -37,7 +37,7 @@ template <class Format, std::size_t Rows> struct Dots {
     }
     GPT2_INLINE void add_to(Accumulators<Rows>& sums, const std::byte* scales, F32x16 a, F32x16 b) const {
         rest.add_to(sums.rest, scales, a, b);
-        float scale;
+        float scale = 0.0f;
         __builtin_memcpy(&scale, scales + 4 * (Rows - 1), sizeof scale);
         sums.low = fma(to_float(low), mul(a, broadcast(scale)), sums.low);
         sums.high = fma(to_float(high), mul(b, broadcast(scale)), sums.high);

@@ -152,7 +152,7 @@ GPT2_INLINE void store_low_bytes(std::byte* p, F32x16 a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(even, odd));
 }
 GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
-    int quad;
+    int quad = 0;
     __builtin_memcpy(&quad, p, sizeof quad);
     const __m256i all = _mm256_set1_epi32(quad);
     return {all, all};

@@ -136,7 +136,7 @@ GPT2_INLINE void store_low_bytes(std::byte* p, F32x16 a) {
                      _mm512_maskz_cvtepi32_epi8(all, _mm512_castps_si512(a.v)));
 }
 GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
-    int quad;
+    int quad = 0;
     __builtin_memcpy(&quad, p, sizeof quad);
     return {_mm512_set1_epi32(quad)};
 }

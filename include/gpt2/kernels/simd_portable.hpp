@@ -337,7 +337,7 @@ template <std::int32_t> inline I32x16 start_dot(std::int32_t correction) {
 }
 template <std::int32_t> inline I32x16 dot(I32x16 sum, const Bytes& w, const std::byte* x) {
     for (int byte = 0; byte < 4; ++byte) {
-        std::int8_t value;
+        std::int8_t value = 0;
         std::memcpy(&value, x + byte, 1);
         const Quad factor = quad(static_cast<float>(value));
         sum.v.q0 = quad_fma(factor, quad_bytes(w.quads, byte), sum.v.q0);
