@@ -142,44 +142,52 @@ std::vector<std::vector<float>> make_rows(std::size_t rows, std::size_t n_inputs
     return list;
 }
 
-std::string check_product(Isa isa, const LinearTile& tile, WeightType type, const IntegerMatrix& matrix,
-                          const std::vector<std::vector<float>>& rows, std::size_t n_outputs) {
+/// x W + bias for dense rows x, quantised and multiplied by the kernels.
+std::vector<float> product(Isa isa, const LinearTile& tile, WeightType type, const std::vector<float>& x,
+                           std::size_t n_inputs, const std::byte* panels, std::size_t n_outputs,
+                           const std::vector<float>& bias) {
     const Kernels& kernels = kernels_for(isa);
-    const std::size_t n_inputs = rows.front().size();
-    std::vector<float> x;
-    for (const std::vector<float>& row : rows) {
-        x.insert(x.end(), row.begin(), row.end());
-    }
-    std::vector<float> bias = test::Numbers(5).numbers(padded_outputs(n_outputs));
+    const std::size_t rows = x.size() / n_inputs;
     const std::size_t row_bytes = unit_count(type, n_inputs) * unit_of(type).x_bytes;
-    std::vector<std::byte> packed((rows.size() + tile.rows - 1) / tile.rows * tile.rows * row_bytes,
+    std::vector<std::byte> packed((rows + tile.rows - 1) / tile.rows * tile.rows * row_bytes,
                                   std::byte{0x5a});
     kernels.quantize_rows({.type = type,
                            .x = x.data(),
                            .stride = n_inputs,
-                           .rows = rows.size(),
+                           .rows = rows,
                            .n_inputs = n_inputs,
                            .tile = tile.rows,
                            .out = packed.data()});
-    std::vector<float> y(rows.size() * n_outputs, 0.0f);
+    std::vector<float> y(rows * n_outputs, 0.0f);
     kernels.linear({.type = type,
                     .tile = tile,
                     .x = packed.data(),
-                    .rows = rows.size(),
+                    .rows = rows,
                     .n_inputs = n_inputs,
                     .n_outputs = n_outputs,
-                    .panels = matrix.panels(),
+                    .panels = panels,
                     .bias = bias.data(),
                     .y = y.data(),
                     .y_stride = n_outputs},
                    0, panel_count(n_outputs));
+    return y;
+}
+
+std::string check_product(Isa isa, const LinearTile& tile, WeightType type, const IntegerMatrix& matrix,
+                          const std::vector<std::vector<float>>& rows, std::size_t n_outputs) {
+    std::vector<float> x;
+    for (const std::vector<float>& row : rows) {
+        x.insert(x.end(), row.begin(), row.end());
+    }
+    const std::vector<float> bias = test::Numbers(5).numbers(padded_outputs(n_outputs));
     std::vector<float> expected;
     for (const std::vector<float>& row : rows) {
         for (std::size_t n = 0; n < n_outputs; ++n) {
             expected.push_back(matrix.multiply(row, n, bias[n], test::fuses(isa)));
         }
     }
-    return mismatch(y, expected);
+    return mismatch(product(isa, tile, type, x, rows.front().size(), matrix.panels(), n_outputs, bias),
+                    expected);
 }
 
 TEST_CASE("integer formats: products are those of the definition, bit for bit, on every level") {
@@ -238,27 +246,8 @@ TEST_CASE("integer formats: the largest sums are exact") {
             const std::vector<float> x(unit.group, static_cast<float>(127 * sign));
             const std::vector<float> bias(32, 0.0f);
             for (const Isa isa : test::levels()) {
-                const Kernels& kernels = kernels_for(isa);
-                std::vector<std::byte> packed(unit.x_bytes);
-                kernels.quantize_rows({.type = type,
-                                       .x = x.data(),
-                                       .stride = unit.group,
-                                       .rows = 1,
-                                       .n_inputs = unit.group,
-                                       .tile = 1,
-                                       .out = packed.data()});
-                std::vector<float> y(32);
-                kernels.linear({.type = type,
-                                .tile = kernels.tile_for(type, 1),
-                                .x = packed.data(),
-                                .rows = 1,
-                                .n_inputs = unit.group,
-                                .n_outputs = 32,
-                                .panels = panel.data(),
-                                .bias = bias.data(),
-                                .y = y.data(),
-                                .y_stride = 32},
-                               0, 1);
+                const auto y = product(isa, kernels_for(isa).tile_for(type, 1), type, x, unit.group,
+                                       panel.data(), 32, bias);
                 const auto expected = static_cast<float>(static_cast<int>(unit.group) * q * 127 * sign);
                 CAPTURE(to_string(isa));
                 CHECK(std::ranges::all_of(y, [&](float value) { return value == expected; }));
@@ -280,28 +269,8 @@ TEST_CASE("integer formats: an infinity or a NaN in a row reaches all its output
                 x[200 + at] = bad;
                 const std::vector<float> bias(64, 0.0f);
                 for (const Isa isa : test::levels()) {
-                    const Kernels& kernels = kernels_for(isa);
-                    const LinearTile tile = kernels.tile_for(type, 2);
-                    std::vector<std::byte> packed(4 * unit_count(type, 200) * unit_of(type).x_bytes);
-                    kernels.quantize_rows({.type = type,
-                                           .x = x.data(),
-                                           .stride = 200,
-                                           .rows = 2,
-                                           .n_inputs = 200,
-                                           .tile = tile.rows,
-                                           .out = packed.data()});
-                    std::vector<float> y(80);
-                    kernels.linear({.type = type,
-                                    .tile = tile,
-                                    .x = packed.data(),
-                                    .rows = 2,
-                                    .n_inputs = 200,
-                                    .n_outputs = 40,
-                                    .panels = matrix.panels(),
-                                    .bias = bias.data(),
-                                    .y = y.data(),
-                                    .y_stride = 40},
-                                   0, 2);
+                    const auto y = product(isa, kernels_for(isa).tile_for(type, 2), type, x, 200,
+                                           matrix.panels(), 40, bias);
                     CAPTURE(to_string(isa));
                     CAPTURE(bad);
                     CHECK(std::all_of(y.begin(), y.begin() + 40, [](float v) { return std::isfinite(v); }));
