@@ -65,8 +65,9 @@ struct LoadOptions {
 
 namespace detail {
 
-[[nodiscard]] inline ThreadPool& pool_of(const LoadOptions& options) {
-    return options.pool ? *options.pool : *ThreadPool::process_wide();
+/// @p pool, or the process-wide one for null.
+[[nodiscard]] inline std::shared_ptr<ThreadPool> pool_or_default(const std::shared_ptr<ThreadPool>& pool) {
+    return pool ? pool : ThreadPool::process_wide();
 }
 
 [[nodiscard]] inline WeightTypes weight_types_of(const LoadOptions& options) noexcept {
@@ -102,9 +103,8 @@ public:
     ///                                 screen for an output head in an integer format
     [[nodiscard]] static Gpt2Model load(const std::filesystem::path& path, const LoadOptions& options = {}) {
         if (detail::is_file(path)) {
-            return from_converted(options.residency == Residency::mapped
-                                      ? ConvertedModel::open(path)
-                                      : ConvertedModel::copy_of(path, detail::pool_of(options)),
+            return from_converted(options.residency == Residency::mapped ? ConvertedModel::open(path)
+                                                                         : ConvertedModel::copy_of(path),
                                   options);
         }
         const Checkpoint checkpoint = Checkpoint::open(path);
@@ -182,7 +182,7 @@ private:
         }
         if (options.screen_head) {
             state.transformer.screen =
-                ScreenedHead::of(state.transformer.lm_head.weight(), detail::pool_of(options));
+                ScreenedHead::of(state.transformer.lm_head.weight(), *detail::pool_or_default(options.pool));
         }
         Gpt2Model model(std::make_shared<const detail::ModelState>(std::move(state)));
         if (options.verify) {
@@ -195,8 +195,7 @@ private:
 };
 
 inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
-    : model_(model.state_), pool_(options.pool ? options.pool : ThreadPool::process_wide()),
-      profile_(options.profile),
+    : model_(model.state_), pool_(detail::pool_or_default(options.pool)), profile_(options.profile),
       cache_(
           model_->transformer.config,
           options.kv_dtype.value_or(model_->transformer.is_float32() ? KvDtype::float32 : KvDtype::float16)) {
@@ -210,7 +209,7 @@ GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool
     }
     const ConvertedModel& file = *state_->file;
     const std::string where = detail::quoted(std::string_view(file.file().name()), 4096);
-    const auto threads = pool ? pool : ThreadPool::process_wide();
+    const auto threads = detail::pool_or_default(pool);
     if (state_->is_converted) {
         throw OptionError(detail::concat(
             where,
@@ -238,7 +237,7 @@ template <class>
 Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, const Tokenizer& tokenizer,
                                      const LoadOptions& options) {
     const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
-    const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+    const auto pool = detail::pool_or_default(options.pool);
     const CheckpointWeights weights(checkpoint, detail::weight_types_of(options), *pool);
     return complete({make_transformer(checkpoint.config(), checkpoint.has_separate_head(), weights),
                      tokenizer, &kernels, std::nullopt, true},
@@ -247,7 +246,7 @@ Gpt2Model Gpt2Model::from_checkpoint(const Checkpoint& checkpoint, const Tokeniz
 
 template <class> Gpt2Model Gpt2Model::from_converted(const ConvertedModel& file, const LoadOptions& options) {
     const kernels::Kernels& kernels = kernels::kernels_for(choose_isa(options.isa));
-    const auto pool = options.pool ? options.pool : ThreadPool::process_wide();
+    const auto pool = detail::pool_or_default(options.pool);
     const ConvertedWeights weights(file, detail::weight_types_of(options), *pool);
     return complete({make_transformer(file.config(), file.has_separate_head(), weights),
                      Tokenizer::of_converted(file.file()), &kernels, file, weights.any_converted()},

@@ -4,7 +4,6 @@
 #include "gpt2/compiled.hpp"
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
-#include "gpt2/huge_pages.hpp"
 #include "gpt2/io/checkpoint_tensor.hpp"
 #include "gpt2/io/config_json.hpp"
 #include "gpt2/io/converted_file.hpp"
@@ -106,17 +105,9 @@ public:
 
     /// Copies a file into memory of its own, in huge pages where the system gives them.
     /// @throws as open()
-    [[nodiscard]] static ConvertedModel copy_of(const std::filesystem::path& path, ThreadPool& pool) {
+    [[nodiscard]] static ConvertedModel copy_of(const std::filesystem::path& path) {
         const ConvertedModel mapped = open(path); // what is wrong is found before anything is copied
-        const std::span<const std::byte> bytes = mapped.file_.bytes();
-        auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{bytes.size()});
-        detail::prefer_huge_pages(memory->data(), bytes.size());
-        constexpr std::size_t piece = std::size_t{1} << 22;
-        pool.parallel_for(bytes.size(), piece, [&](std::size_t begin, std::size_t end) {
-            std::memcpy(memory->data() + begin, bytes.data() + begin, end - begin);
-        });
-        const std::span<const std::byte> copy = std::as_const(*memory).flat();
-        return ConvertedModel(SafetensorsFile::from_bytes(copy, mapped.file_.name(), std::move(memory)));
+        return ConvertedModel(SafetensorsFile::copy_of(mapped.file_.bytes(), mapped.file_.name()));
     }
 
     [[nodiscard]] const SafetensorsFile& file() const noexcept { return file_; }

@@ -3,6 +3,7 @@
 
 #include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/huge_pages.hpp"
 #include "gpt2/io/json.hpp"
 #include "gpt2/io/mapped_file.hpp"
 #include "gpt2/tensor.hpp"
@@ -144,9 +145,11 @@ public:
         return SafetensorsFile(bytes, std::string(name), std::move(owner));
     }
 
-    /// The same, from a copy of the bytes that the object keeps, at a multiple of 64 bytes.
+    /// The same, from a copy of the bytes that the object keeps, at a multiple of 64 bytes and in huge pages
+    /// where the system gives them.
     [[nodiscard]] static SafetensorsFile copy_of(std::span<const std::byte> bytes, std::string_view name) {
         auto memory = std::make_shared<Tensor<std::byte, 1>>(Tensor<std::byte, 1>::Shape{bytes.size()});
+        detail::prefer_huge_pages(memory->data(), bytes.size());
         std::memcpy(memory->data(), bytes.data(), bytes.size());
         const std::span<const std::byte> copy = std::as_const(*memory).flat();
         return SafetensorsFile(copy, std::string(name), std::move(memory));
