@@ -113,6 +113,57 @@ TEST_CASE("item numbers near the end of size_t do not overflow") {
     CHECK(total == most);
 }
 
+TEST_CASE("more ranges than a thread's share counts one by one") {
+    ThreadPool pool(2);
+    constexpr std::size_t n = std::size_t{3} << gpt2::detail::Share::taken_bits;
+    std::atomic<std::size_t> total{0};
+    std::atomic<bool> in_range{true};
+    pool.parallel_for(n, 2, [&](std::size_t begin, std::size_t end) {
+        total.fetch_add(end - begin, std::memory_order_relaxed);
+        if (begin % 2 != 0 || end != begin + 2 || end > n) {
+            in_range = false;
+        }
+    });
+    CHECK(total == n);
+    CHECK(in_range);
+}
+
+TEST_CASE("what a thread leaves of its part, others do") {
+    ThreadPool pool(3);
+    const auto caller = std::this_thread::get_id();
+    for (int round = 0; round < 200; ++round) {
+        std::atomic<std::size_t> done{0};
+        std::atomic<std::size_t> waiting{0};
+        constexpr std::size_t n = 61;
+        pool.parallel_for(n, 1, [&](std::size_t, std::size_t) {
+            if (std::this_thread::get_id() != caller) { // stays at its first range until no other is left
+                ++waiting;
+                while (done + waiting < n) {
+                    std::this_thread::yield();
+                }
+            }
+            ++done;
+            if (std::this_thread::get_id() != caller) {
+                --waiting;
+            }
+        });
+        REQUIRE(done == n);
+    }
+}
+
+TEST_CASE("a share knows which loop it is at") {
+    gpt2::detail::Share share;
+    CHECK(share.take(1, 2) == 0);
+    CHECK(share.take(1, 2) == 1);
+    CHECK(share.take(1, 2) == 2); // none left
+    CHECK(share.take(1, 2) == 2);
+    CHECK(share.take(2, 0) == 0); // an empty one
+    CHECK(share.take(2, 1) == 0);
+    CHECK(share.take(2, 1) == 1);
+    CHECK(share.take(std::uint64_t{1} << 38, 1) == 0);
+    CHECK(share.take(std::uint64_t{1} << 38, 1) == 1);
+}
+
 TEST_CASE("every thread of the pool takes part, whether it was asleep or not") {
     for (const std::size_t threads : {2u, 3u, 16u}) {
         ThreadPool pool(threads);

@@ -116,6 +116,7 @@ public:
         if (n_threads == 1) {
             return;
         }
+        shares_ = std::vector<detail::Share>(n_threads);
         const bool crowded = n_threads > usable_processors().hardware_threads;
         spin_ = std::chrono::microseconds(crowded ? 0 : 60);
         workers_.reserve(n_threads - 1);
@@ -183,10 +184,10 @@ public:
 
     /// Calls `body(begin, end)` for disjoint ranges that cover [0, @p n_items) exactly, on up to size()
     /// threads at once, the calling thread among them, and returns when all are done: what the bodies wrote
-    /// is visible then. Ranges have @p grain items (0 counts as 1), begin at multiples of it, and are given
-    /// out in order as threads become free; with @p n_items <= @p grain, one thread, or inside a loop of this
-    /// pool it is one range. Which thread gets which range is not determined, so a result may depend on
-    /// neither thread nor range.
+    /// is visible then. Ranges have @p grain items (0 counts as 1) and begin at multiples of it. Each thread
+    /// takes those of its part of [0, @p n_items) in order, then what is left of others' parts; with @p
+    /// n_items <= @p grain, one thread, or inside a loop of this pool it is one range. Which thread gets
+    /// which range is not determined, so a result may depend on neither thread nor range.
     ///
     /// Bodies run under a FloatingPointScope. If some throw, the first exception is thrown here after all
     /// have ended, and ranges not yet begun are left out. Does not allocate. Thread-safe.
@@ -240,6 +241,11 @@ private:
         return gate >> epoch_shift;
     }
 
+    [[nodiscard]] Gate next_epoch() const noexcept {
+        constexpr Gate most = ~Gate{0} >> epoch_shift;
+        return (epoch(gate_.load(std::memory_order_relaxed)) + 1) & most;
+    }
+
     [[nodiscard]] bool inside_own_loop() const noexcept {
         const detail::LoopFrame* frame = detail::current_loop;
         while (frame != nullptr && frame->pool != this) {
@@ -251,9 +257,15 @@ private:
     void run(detail::Loop& loop) {
         {
             const Turn turn(*this);
+            loop.number = next_epoch();
+            if (loop.number == 0) { // the numbers begin again, and shares know only those of before
+                for (detail::Share& share : shares_) {
+                    share.state.store(0, std::memory_order_relaxed);
+                }
+            }
             loop_ = &loop;
             begin_epoch(open);
-            loop.run();
+            loop.run(shares_, 0);
             close_and_wait();
         }
         if (loop.error) {
@@ -263,8 +275,7 @@ private:
 
     /// Step 1. @p state is `open` or `stop`.
     void begin_epoch(Gate state) {
-        const Gate next = (epoch(gate_.load(std::memory_order_relaxed)) + 1) << epoch_shift;
-        const Gate old = gate_.exchange(next | state, std::memory_order_acq_rel);
+        const Gate old = gate_.exchange(next_epoch() << epoch_shift | state, std::memory_order_acq_rel);
         if (sleepers(old) != 0) {
             { const std::lock_guard lock(sleep_->mutex); }
             sleep_->wake.notify_all();
@@ -301,7 +312,7 @@ private:
             }
             seen = epoch(gate);
             if (joined) {
-                loop_->run();
+                loop_->run(shares_, number);
                 const Gate old = gate_.fetch_sub(one_active, std::memory_order_acq_rel); // step 3
                 if (active(old) == 1 && (old & caller_sleeps) != 0) {
                     { const std::lock_guard lock(sleep_->mutex); }
@@ -365,6 +376,7 @@ private:
     alignas(detail::line_pair) std::size_t n_threads_;
     std::chrono::nanoseconds spin_{0};
     detail::FairMutex turns_;
+    std::vector<detail::Share> shares_; ///< one for each thread, the caller's first
     std::unique_ptr<Sleep> sleep_ = std::make_unique<Sleep>();
 #if defined(GPT2_HAS_PTHREAD)
     pid_t process_ = getpid();
