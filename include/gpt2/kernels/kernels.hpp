@@ -42,7 +42,7 @@ using LinearTiles = std::array<LinearTile, 5>; ///< ascending; those not used ha
 
 inline constexpr std::size_t max_linear_rows = 96; ///< in a call of Kernels::linear, a multiple of all tiles
 inline constexpr std::size_t linear_block_inputs = 256;   ///< inputs that several tiles take in turns
-inline constexpr std::ptrdiff_t prefetch_distance = 2048; ///< bytes ahead in the stream of weights
+inline constexpr std::ptrdiff_t prefetch_distance = 8192; ///< bytes ahead in the stream of weights
 
 /// y = epilogue(x W + b) for `rows` rows and a range of panels.
 struct LinearArgs {

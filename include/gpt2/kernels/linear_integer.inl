@@ -29,6 +29,16 @@ template <class Format, std::size_t Rows> struct Dots {
         low = start_dot<Format::shape.zero>(correction);
         high = low;
     }
+    GPT2_INLINE void start_empty() {
+        rest.start_empty();
+        low = start_dot<Format::shape.zero>(0);
+        high = low;
+    }
+    GPT2_INLINE void add(const Dots& other) {
+        rest.add(other.rest);
+        low = sum_of(low, other.low);
+        high = sum_of(high, other.high);
+    }
     GPT2_INLINE void step(const std::byte* quads, const Bytes& a, const Bytes& b) {
         rest.step(quads, a, b);
         const auto x = broadcast_quad(quads + 4 * (Rows - 1));
@@ -46,28 +56,54 @@ template <class Format, std::size_t Rows> struct Dots {
 
 template <class Format> struct Dots<Format, 0> {
     GPT2_INLINE void start(const std::byte*) {}
+    GPT2_INLINE void start_empty() {}
+    GPT2_INLINE void add(const Dots&) {}
     GPT2_INLINE void step(const std::byte*, const Bytes&, const Bytes&) {}
     GPT2_INLINE void add_to(Accumulators<0>&, const std::byte*, F32x16, F32x16) const {}
 };
+
+/// Count quads from @p quad on, Stride apart. Written out, as a loop of steps as short as these takes longer
+/// for its branches than for its work.
+template <class Format, std::size_t Rows, std::size_t Count, std::size_t Stride = 1>
+GPT2_INLINE void step_quads(Dots<Format, Rows>& dots, const std::byte* unit, const std::byte* x,
+                            std::size_t quad) {
+    if constexpr (Count != 0) {
+        Bytes low;
+        Bytes high;
+        Format::load(unit, quad, low, high);
+        dots.step(x + quad * Rows * 4, low, high);
+        step_quads<Format, Rows, Count - 1, Stride>(dots, unit, x, quad + Stride);
+    }
+}
 
 /// The LinearTile::block of an integer format: for each group in order the exact sum of products of
 /// integers, which is a float without rounding (64 * 127 * 127 < 2^24), times the product of both scales.
 template <class Format, std::size_t Rows>
 GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std::size_t n, float* sums) {
     constexpr UnitShape shape = Format::shape;
+    constexpr std::size_t quads = shape.group / 4;
+    constexpr std::size_t together = Rows == 1 ? 4 : quads / Rows;
     Accumulators<Rows> accumulators;
     accumulators.read(sums);
     for (std::size_t i = 0; i < n; ++i) {
+        // One by one: all at once, written out, they were in each other's way where memory is busy.
         for (std::size_t line = 0; line < shape.bytes; line += 64) {
             __builtin_prefetch(reinterpret_cast<const char*>(unit) + prefetch_distance + line);
         }
         Dots<Format, Rows> dots;
         dots.start(x + Rows * (shape.group + 4));
-        for (std::size_t quad = 0; quad < shape.group / 4; ++quad) {
-            Bytes low;
-            Bytes high;
-            Format::load(unit, quad, low, high);
-            dots.step(x + quad * Rows * 4, low, high);
+        if constexpr (Rows == 1) { // two sums for each output, as one would wait for itself; both are exact
+            Dots<Format, Rows> odd;
+            odd.start_empty();
+            for (std::size_t quad = 0; quad < quads; quad += together) {
+                step_quads<Format, Rows, together / 2, 2>(dots, unit, x, quad);
+                step_quads<Format, Rows, together / 2, 2>(odd, unit, x, quad + 1);
+            }
+            dots.add(odd);
+        } else {
+            for (std::size_t quad = 0; quad < quads; quad += together) {
+                step_quads<Format, Rows, together>(dots, unit, x, quad);
+            }
         }
         F32x16 low;
         F32x16 high;
@@ -79,11 +115,14 @@ GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std
     accumulators.write(sums);
 }
 
-/// Four rows are 8 chains of dot products, enough to hide their latency, and leave registers for the sums.
+/// Four rows are 8 chains of dot products, enough to hide their latency, and leave registers for the sums;
+/// eight were no faster. Where two fill the registers, more are slower.
 template <class Format> constexpr LinearTiles integer_tiles() {
-    return {{{1, &multiply_integer<Format, 1>},
-             {2, &multiply_integer<Format, 2>},
-             {4, &multiply_integer<Format, 4>}}};
+    LinearTiles tiles{{{1, &multiply_integer<Format, 1>}, {2, &multiply_integer<Format, 2>}}};
+    if constexpr (most_dot_rows >= 4) {
+        tiles[2] = {4, &multiply_integer<Format, 4>};
+    }
+    return tiles;
 }
 
 } // namespace gpt2::kernels::GPT2_LEVEL::GPT2_DOT

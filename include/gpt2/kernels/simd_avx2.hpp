@@ -120,9 +120,20 @@ GPT2_INLINE float max(F32x16 a) {
 struct Bytes {
     __m256i lo, hi;
 };
+/// Sums of dot products; not __m256i for the reason given in simd_avx512.hpp.
+using Ints = int __attribute__((vector_size(32)));
 struct I32x16 {
-    __m256i lo, hi;
+    Ints lo, hi;
 };
+GPT2_INLINE I32x16 as_ints(__m256i lo, __m256i hi) {
+    return {reinterpret_cast<Ints>(lo), reinterpret_cast<Ints>(hi)};
+}
+GPT2_INLINE I32x16 sum_of(I32x16 a, I32x16 b) {
+    return {a.lo + b.lo, a.hi + b.hi};
+}
+GPT2_INLINE __m256i bits(Ints a) {
+    return reinterpret_cast<__m256i>(a);
+}
 
 GPT2_INLINE __m256i load_half(const std::byte* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -158,13 +169,14 @@ GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
     return {all, all};
 }
 GPT2_INLINE F32x16 to_float(I32x16 a) {
-    return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)};
+    return {_mm256_cvtepi32_ps(bits(a.lo)), _mm256_cvtepi32_ps(bits(a.hi))};
 }
 
 namespace plain {
+inline constexpr std::size_t most_dot_rows = 4; ///< of a tile
 template <std::int32_t Zero> GPT2_INLINE I32x16 start_dot(std::int32_t correction) {
     const __m256i all = _mm256_set1_epi32(Zero == 8 ? correction : 0);
-    return {all, all};
+    return as_ints(all, all);
 }
 template <std::int32_t Zero> GPT2_INLINE __m256i dot_half(__m256i sum, __m256i w, __m256i x) {
     __m256i pairs;
@@ -177,18 +189,20 @@ template <std::int32_t Zero> GPT2_INLINE __m256i dot_half(__m256i sum, __m256i w
     return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 template <std::int32_t Zero> GPT2_INLINE I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
-    return {dot_half<Zero>(sum.lo, w.lo, x.lo), dot_half<Zero>(sum.hi, w.hi, x.hi)};
+    return as_ints(dot_half<Zero>(bits(sum.lo), w.lo, x.lo), dot_half<Zero>(bits(sum.hi), w.hi, x.hi));
 }
 } // namespace plain
 
 namespace vnni {
 #define GPT2_INLINE_VNNI inline __attribute__((always_inline)) GPT2_TARGET_AVX2_VNNI
+inline constexpr std::size_t most_dot_rows = 2;
 template <std::int32_t> GPT2_INLINE_VNNI I32x16 start_dot(std::int32_t correction) {
     const __m256i all = _mm256_set1_epi32(correction);
-    return {all, all};
+    return as_ints(all, all);
 }
 template <std::int32_t> GPT2_INLINE_VNNI I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
-    return {_mm256_dpbusd_avx_epi32(sum.lo, w.lo, x.lo), _mm256_dpbusd_avx_epi32(sum.hi, w.hi, x.hi)};
+    return as_ints(_mm256_dpbusd_avx_epi32(bits(sum.lo), w.lo, x.lo),
+                   _mm256_dpbusd_avx_epi32(bits(sum.hi), w.hi, x.hi));
 }
 #undef GPT2_INLINE_VNNI
 } // namespace vnni

@@ -115,9 +115,21 @@ GPT2_INLINE float max(F32x16 a) {
 struct Bytes {
     __m512i v;
 };
+/// Sums of dot products. Not __m512i: the builtins below it work on vectors of int, and GCC 12 copies a chain
+/// of sums from register to register at every step if its type is another.
+using Ints = int __attribute__((vector_size(64)));
 struct I32x16 {
-    __m512i v;
+    Ints v;
 };
+GPT2_INLINE I32x16 as_ints(__m512i x) {
+    return {reinterpret_cast<Ints>(x)};
+}
+GPT2_INLINE I32x16 sum_of(I32x16 a, I32x16 b) {
+    return {a.v + b.v};
+}
+GPT2_INLINE __m512i bits(I32x16 a) {
+    return reinterpret_cast<__m512i>(a.v);
+}
 
 GPT2_INLINE Bytes load_bytes(const std::byte* p) {
     return {_mm512_loadu_si512(p)};
@@ -141,12 +153,13 @@ GPT2_INLINE Bytes broadcast_quad(const std::byte* p) {
     return {_mm512_set1_epi32(quad)};
 }
 GPT2_INLINE F32x16 to_float(I32x16 a) {
-    return {_mm512_maskz_cvtepi32_ps(all, a.v)};
+    return {_mm512_maskz_cvtepi32_ps(all, bits(a))};
 }
 
 namespace plain {
+inline constexpr std::size_t most_dot_rows = 4; ///< of a tile
 template <std::int32_t Zero> GPT2_INLINE I32x16 start_dot(std::int32_t correction) {
-    return {_mm512_set1_epi32(Zero == 8 ? correction : 0)};
+    return as_ints(_mm512_set1_epi32(Zero == 8 ? correction : 0));
 }
 template <std::int32_t Zero> GPT2_INLINE I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
     __m512i pairs;
@@ -158,17 +171,18 @@ template <std::int32_t Zero> GPT2_INLINE I32x16 dot(I32x16 sum, Bytes w, Bytes x
         const __m512i with_sign = _mm512_mask_sub_epi8(weight, _mm512_movepi8_mask(x.v), zero, weight);
         pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(x.v), with_sign);
     }
-    return {_mm512_add_epi32(sum.v, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)))};
+    return as_ints(_mm512_add_epi32(bits(sum), _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))));
 }
 } // namespace plain
 
 namespace vnni {
 #define GPT2_INLINE_VNNI inline __attribute__((always_inline)) GPT2_TARGET_AVX512_VNNI
+inline constexpr std::size_t most_dot_rows = 4;
 template <std::int32_t> GPT2_INLINE_VNNI I32x16 start_dot(std::int32_t correction) {
-    return {_mm512_set1_epi32(correction)};
+    return as_ints(_mm512_set1_epi32(correction));
 }
 template <std::int32_t> GPT2_INLINE_VNNI I32x16 dot(I32x16 sum, Bytes w, Bytes x) {
-    return {_mm512_dpbusd_epi32(sum.v, w.v, x.v)};
+    return as_ints(_mm512_dpbusd_epi32(bits(sum), w.v, x.v));
 }
 #undef GPT2_INLINE_VNNI
 } // namespace vnni

@@ -46,7 +46,9 @@
 /// | `store_low_bytes(p, a)` | 16 bytes: the lowest of each lane's bit pattern |
 /// | `broadcast_quad(p)` | the same 4 bytes in each quad |
 /// | `dot<Zero>(sum, w, x)` | sum + the dot products of quads, w less Zero times signed x, where the chain
-/// began with | | `start_dot<Zero>(correction)` | -Zero times the sum of all x in all lanes |
+///                           began with |
+/// | `start_dot<Zero>(correction)` | -Zero times the sum of all x in all lanes |
+/// | `sum_of(a, b)` | of integers |
 
 namespace gpt2::kernels::portable {
 
@@ -317,6 +319,9 @@ inline void store_low_bytes(std::byte* p, F32x16 a) {
 inline const std::byte* broadcast_quad(const std::byte* p) {
     return p;
 }
+inline I32x16 sum_of(I32x16 a, I32x16 b) {
+    return {add(a.v, b.v)};
+}
 inline F32x16 to_float(I32x16 a) {
     return a.v;
 }
@@ -332,6 +337,7 @@ inline Quad quad_bytes(const std::uint32_t* quads, int byte) {
 }
 
 namespace plain {
+inline constexpr std::size_t most_dot_rows = 4; ///< of a tile
 template <std::int32_t> inline I32x16 start_dot(std::int32_t correction) {
     return {broadcast(static_cast<float>(correction))};
 }
