@@ -77,15 +77,23 @@ gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt
     return out;
 }
 
+/// The threads that the options ask for, this one among them.
+std::shared_ptr<gpt2::ThreadPool> make_pool(const Options& options) {
+    if (!options.processors.empty()) {
+        auto pool = std::make_shared<gpt2::ThreadPool>(options.processors.size(), options.processors);
+        gpt2::bind_this_thread(options.processors.front());
+        return pool;
+    }
+    return options.threads ? std::make_shared<gpt2::ThreadPool>(static_cast<std::size_t>(*options.threads))
+                           : gpt2::ThreadPool::process_wide();
+}
+
 /// Writes texts from prompts with one model.
 class Writer {
 public:
     Writer(const Options& options, const std::filesystem::path& directory)
-        : options_(options),
-          pool_(options.threads
-                    ? std::make_shared<gpt2::ThreadPool>(static_cast<std::size_t>(*options.threads))
-                    : gpt2::ThreadPool::process_wide()),
-          start_(Clock::now()), model_(gpt2::Gpt2Model::load(directory, load_options(options, pool_))),
+        : options_(options), pool_(make_pool(options)), start_(Clock::now()),
+          model_(gpt2::Gpt2Model::load(directory, load_options(options, pool_))),
           config_(options.generation) {
         machine_ = {.model = directory.string(),
                     .weights = options.weights.empty() ? "as in the file" : options.weights,

@@ -504,6 +504,55 @@ TEST_CASE("no wake-up is lost by a thread that is just falling asleep") {
     meet(pool);
 }
 
+TEST_CASE("threads run on the processors that were chosen for them") {
+    const std::vector<std::size_t> usable = gpt2::detail::affinity_mask();
+    if (usable.size() < 2) {
+        return;
+    }
+    const std::array<std::size_t, 2> chosen{usable.back(), usable.front()};
+    ThreadPool pool(2, chosen);
+    std::vector<std::size_t> of_worker;
+    const auto caller = std::this_thread::get_id();
+    std::atomic<int> here{0};
+    pool.parallel_for(2, 1, [&](std::size_t, std::size_t) {
+        if (std::this_thread::get_id() != caller) {
+            of_worker = gpt2::detail::affinity_mask();
+        }
+        ++here;
+        while (here < 2) {
+            std::this_thread::yield();
+        }
+    });
+    CHECK(of_worker == std::vector{usable.front()});
+    CHECK(gpt2::detail::affinity_mask() == usable); // the caller is left as it was
+
+    std::vector<std::size_t> bound;
+    std::thread([&] {
+        gpt2::bind_this_thread(usable.back());
+        bound = gpt2::detail::affinity_mask();
+    }).join();
+    CHECK(bound == std::vector{usable.back()});
+
+    const auto message_of = [](auto&& make) -> std::string {
+        try {
+            make();
+        } catch (const gpt2::OptionError& error) {
+            return error.what();
+        }
+        return "nothing thrown";
+    };
+    const std::size_t absent = usable.back() + 100'000;
+    const std::array<std::size_t, 2> twice{usable.front(), usable.front()};
+    const std::array<std::size_t, 2> wrong{usable.front(), absent};
+    CHECK(message_of([&] { ThreadPool(3, chosen); }).find("for each of 3 threads, found 2") !=
+          std::string::npos);
+    CHECK(message_of([&] { ThreadPool(2, twice); }).find("each once") != std::string::npos);
+    CHECK(message_of([&] { ThreadPool(2, wrong); }).find("found " + std::to_string(absent)) !=
+          std::string::npos);
+    CHECK(message_of([&] { gpt2::bind_this_thread(absent); }).find("found " + std::to_string(absent)) !=
+          std::string::npos);
+}
+
 TEST_CASE("a child of fork can use an idle pool and end") {
     if (GPT2_TEST_SANITIZED) {
         return; // sanitizers do not support threads and fork together

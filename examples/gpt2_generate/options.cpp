@@ -77,6 +77,21 @@ template <class Integer> CLI::Validator integer() {
         "");
 }
 
+/// "0,2,3"
+std::vector<std::size_t> whole_numbers(const std::string& list) {
+    std::vector<std::size_t> numbers;
+    for (std::size_t begin = 0; begin <= list.size();) {
+        const std::size_t end = std::min(list.find(',', begin), list.size());
+        std::string item = list.substr(begin, end - begin);
+        if (const std::string problem = integer<std::size_t>()(item); !problem.empty()) {
+            throw CLI::ValidationError("--processors", problem);
+        }
+        numbers.push_back(std::stoull(item));
+        begin = end + 1;
+    }
+    return numbers;
+}
+
 CLI::Validator number() {
     return CLI::Validator(
         [](std::string& text) -> std::string {
@@ -215,6 +230,12 @@ void add_machine(CLI::App& app, Options& o) {
     app.add_option("--threads", o.threads, "Threads to compute with (default: one for each core)")
         ->type_name("N")
         ->transform(integer<std::int64_t>())
+        ->group(group);
+    app.add_option_function<std::string>(
+           "--processors", [&o](const std::string& list) { o.processors = whole_numbers(list); },
+           "Compute on these logical processors (0, 1, ...), a thread bound to each (Linux)")
+        ->type_name("N,..")
+        ->excludes("--threads")
         ->group(group);
     app.add_option("--weights", o.weights,
                    "Format of the weights in memory: float32 (f32), float16 (f16), bfloat16 "

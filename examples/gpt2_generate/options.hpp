@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 /// @file
 /// The command line of gpt2-generate.
@@ -28,8 +29,9 @@ struct Options {
     bool screen_head = false;
     std::string kv_dtype = "auto";
     std::optional<std::int64_t> threads;
-    std::int64_t n = 1;             ///< samples
-    std::string overflow = "error"; ///< or slide
+    std::vector<std::size_t> processors; ///< one thread on each; empty: wherever the system puts them
+    std::int64_t n = 1;                  ///< samples
+    std::string overflow = "error";      ///< or slide
     bool interactive = false;
     bool echo = false;
     bool json = false;

@@ -16,13 +16,11 @@
 #include <thread>
 #include <vector>
 
+#include "gpt2/affinity.hpp"
 #include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 
-#if defined(__linux__)
-#include <cerrno>
-#include <sched.h>
-#elif defined(__APPLE__)
+#if defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(_WIN32)
 #ifndef NOMINMAX
@@ -267,31 +265,6 @@ struct CgroupMount {
     const std::size_t count = std::max(1u, std::thread::hardware_concurrency());
     return {count, count};
 }
-
-#if defined(__linux__)
-/// The logical processors in the calling thread's affinity mask; empty if the kernel does not say.
-[[nodiscard]] GPT2_COLD inline std::vector<std::size_t> affinity_mask() {
-    // The kernel refuses (EINVAL) a mask smaller than its own: grow until it fits.
-    for (std::size_t size = 1024; size <= (std::size_t{1} << 20); size *= 2) {
-        const std::size_t words = size / (8 * sizeof(unsigned long));
-        std::vector<unsigned long> mask(words);
-        auto* set = reinterpret_cast<cpu_set_t*>(mask.data());
-        if (sched_getaffinity(0, words * sizeof(unsigned long), set) == 0) {
-            std::vector<std::size_t> processors;
-            for (std::size_t i = 0; i < size; ++i) {
-                if ((mask[i / (8 * sizeof(unsigned long))] >> (i % (8 * sizeof(unsigned long)))) & 1) {
-                    processors.push_back(i);
-                }
-            }
-            return processors;
-        }
-        if (errno != EINVAL) {
-            break;
-        }
-    }
-    return {};
-}
-#endif
 
 } // namespace detail
 

@@ -10,6 +10,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <system_error>
 #include <thread>
@@ -106,12 +107,24 @@ private:
 class ThreadPool {
 public:
     /// Starts @p n_threads - 1 threads; the thread that asks for a loop is always one of those that run it.
-    /// @throws OptionError if @p n_threads is 0 or larger than max_threads.
+    /// @param processors  empty, or a logical processor for each thread, on which alone it runs (Linux). The
+    ///        first is for the threads that ask for loops, which the pool leaves as they are:
+    ///        bind_this_thread().
+    /// @throws OptionError if @p n_threads is 0 or larger than max_threads, or @p processors are not as many,
+    ///         one of them twice, or none that this thread may run on.
     /// @throws Error if the system refuses a thread; those already started are ended first.
-    explicit ThreadPool(std::size_t n_threads) : n_threads_(n_threads) {
+    explicit ThreadPool(std::size_t n_threads, std::span<const std::size_t> processors = {})
+        : n_threads_(n_threads) {
         if (n_threads == 0 || n_threads > max_threads) {
             throw OptionError(
                 detail::concat("thread pool: expected 1 to ", max_threads, " threads, found ", n_threads));
+        }
+        if (!processors.empty()) {
+            if (processors.size() != n_threads) {
+                throw OptionError(detail::concat("thread pool: expected a processor for each of ", n_threads,
+                                                 " threads, found ", processors.size()));
+            }
+            detail::check_processors(processors);
         }
         if (n_threads == 1) {
             return;
@@ -125,13 +138,7 @@ public:
         const detail::BlockedSignals blocked;
 #endif
         for (std::size_t number = 1; number < n_threads; ++number) {
-            try {
-                workers_.emplace_back([this, number] { work(number); });
-            } catch (const std::system_error& error) {
-                end_workers();
-                throw Error(detail::concat("thread pool: the system refused thread ", number + 1, " of ",
-                                           n_threads, ": ", error.what()));
-            }
+            start_worker(number, processors.empty() ? nullptr : &processors[number]);
         }
     }
 
@@ -239,6 +246,26 @@ private:
     }
     static constexpr Gate epoch(Gate gate) {
         return gate >> epoch_shift;
+    }
+
+    /// @param processor  null: any
+    void start_worker(std::size_t number, [[maybe_unused]] const std::size_t* processor) {
+        std::string refused;
+        try {
+            workers_.emplace_back([this, number] { work(number); });
+#if defined(__linux__)
+            if (processor != nullptr && !detail::bind_thread(workers_.back().native_handle(), *processor)) {
+                refused = detail::concat("to bind it to processor ", *processor);
+            }
+#endif
+        } catch (const std::system_error& error) {
+            refused = error.what();
+        }
+        if (!refused.empty()) {
+            end_workers();
+            throw Error(detail::concat("thread pool: the system refused thread ", number + 1, " of ",
+                                       n_threads_, ": ", refused));
+        }
     }
 
     [[nodiscard]] Gate next_epoch() const noexcept {
