@@ -64,7 +64,7 @@ GPT2_COLD inline void check_processors([[maybe_unused]] std::span<const std::siz
 #if defined(__linux__)
     const std::vector<std::size_t> usable = affinity_mask();
     for (std::size_t i = 0; i < processors.size(); ++i) {
-        if (std::ranges::find(usable, processors[i]) == usable.end()) {
+        if (std::ranges::count(usable, processors[i]) == 0) {
             std::string list;
             for (const std::size_t processor : usable) {
                 list += concat(list.empty() ? "" : ", ", processor);
@@ -72,7 +72,7 @@ GPT2_COLD inline void check_processors([[maybe_unused]] std::span<const std::siz
             throw OptionError(concat("processors: expected those that this thread may run on (", list,
                                      "), found ", processors[i]));
         }
-        if (std::ranges::find(processors.first(i), processors[i]) != processors.begin() + i) {
+        if (std::ranges::count(processors.first(i), processors[i]) != 0) {
             throw OptionError(concat("processors: expected each once, found ", processors[i], " again"));
         }
     }

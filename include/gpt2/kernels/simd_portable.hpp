@@ -189,8 +189,12 @@ inline Quad widen(QuadBits h) {
     return float_of(bits_of(scaled) | full | ((h & QuadBits(0x8000u)) << 16));
 }
 inline Quad widen(const half* p) {
+#if defined(__aarch64__) || defined(_M_ARM64)
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)));
+#else
     std::uint32_t wide[4] = {p[0].bits, p[1].bits, p[2].bits, p[3].bits};
     return widen(QuadBits::load_unaligned(wide));
+#endif
 }
 #else
 inline Quad widen(const half* p) {
