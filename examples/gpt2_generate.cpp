@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
-#include "gpt2_generate/terminal.hpp"
+#include "shared/command_line.hpp"
+#include "shared/terminal.hpp"
 
 #include <gpt2/gpt2.hpp>
 
@@ -65,15 +66,8 @@ gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt
     out.pool = pool;
     out.residency = options.huge_pages ? gpt2::Residency::huge_pages : gpt2::Residency::mapped;
     out.screen_head = options.screen_head;
-    for (std::size_t i = 0; i < gpt2::n_weight_types; ++i) {
-        const auto type = static_cast<gpt2::WeightType>(i);
-        if (options.weights == to_string(type)) {
-            out.weights = type;
-        }
-        if (options.head_weights == to_string(type)) {
-            out.head = type;
-        }
-    }
+    out.weights = weight_type(options.weights);
+    out.head = weight_type(options.head_weights);
     return out;
 }
 

@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "options.hpp"
 
+#include "../shared/command_line.hpp"
+
 #include <gpt2/version.hpp>
 
-#include <CLI/CLI.hpp>
-
-#include <algorithm>
-#include <charconv>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <memory>
-#include <system_error>
-#include <utility>
-#include <vector>
 
 namespace {
 
@@ -36,47 +32,6 @@ Examples:
   gpt2-generate --model gpt2-medium --weights float16 --stats < prompt.txt
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text)";
 
-/// "--top_k=40" as "--top-k=40"; arguments after "--" are left alone.
-std::vector<std::string> with_dashes(int argc, char** argv) {
-    std::vector<std::string> out(argv + std::min(argc, 1), argv + argc);
-    for (std::string& argument : out) {
-        if (argument == "--") {
-            break;
-        }
-        if (argument.starts_with("--")) {
-            const auto end =
-                argument.begin() + static_cast<std::ptrdiff_t>(std::min(argument.find('='), argument.size()));
-            std::replace(argument.begin(), end, '_', '-');
-        }
-    }
-    std::reverse(out.begin(), out.end()); // what CLI11 wants
-    return out;
-}
-
-/// Whole numbers, read strictly: CLI11 takes 010 for 8, wraps -1 and cuts what is too large.
-template <class Integer> CLI::Validator integer() {
-    return CLI::Validator(
-        [](std::string& text) -> std::string {
-            const bool plus = text.starts_with('+') && text.size() > 1 && text[1] != '-';
-            const char* const begin = text.data() + (plus ? 1 : 0);
-            const char* const end = text.data() + text.size();
-            Integer value{};
-            const auto [stop, error] = std::from_chars(begin, end, value);
-            using Limits = std::numeric_limits<Integer>;
-            if (error == std::errc::invalid_argument || stop != end) {
-                return "expected a whole number" + std::string(Limits::is_signed ? "" : ", 0 or more") +
-                       ", found " + text;
-            }
-            if (error == std::errc::result_out_of_range) {
-                return "expected a number from " + std::to_string(Limits::min()) + " to " +
-                       std::to_string(Limits::max()) + ", found " + text;
-            }
-            text = std::to_string(value);
-            return {};
-        },
-        "");
-}
-
 /// "0,2,3"
 std::vector<std::size_t> whole_numbers(const std::string& list) {
     std::vector<std::size_t> numbers;
@@ -91,37 +46,6 @@ std::vector<std::size_t> whole_numbers(const std::string& list) {
     }
     return numbers;
 }
-
-CLI::Validator number() {
-    return CLI::Validator(
-        [](std::string& text) -> std::string {
-            float value = 0.0f;
-            return CLI::detail::lexical_cast(text, value) ? "" : "expected a number, found " + text;
-        },
-        "");
-}
-
-/// One of some names; a known abbreviation becomes its name.
-CLI::Validator choice(std::map<std::string, std::string> known, const std::string& expected) {
-    return CLI::Validator(
-        [known = std::move(known), expected](std::string& value) -> std::string {
-            const auto found = known.find(value);
-            if (found == known.end()) {
-                return "expected " + expected + ", found " + value;
-            }
-            value = found->second;
-            return {};
-        },
-        "");
-}
-
-/// Help without a list of what each option excludes.
-class Formatter : public CLI::Formatter {
-public:
-    std::string make_option_opts(const CLI::Option* option) const override {
-        return option->get_type_name().empty() ? "" : " " + option->get_type_name();
-    }
-};
 
 void add_input(CLI::App& app, Options& o) {
     app.add_option("prompt", o.prompt, "The text to continue; put -- before one that begins with a dash");
@@ -218,10 +142,6 @@ void add_output(CLI::App& app, Options& o) {
 
 void add_machine(CLI::App& app, Options& o) {
     const std::string group = "Machine";
-    const std::map<std::string, std::string> names{
-        {"f32", "float32"},   {"float32", "float32"},   {"f16", "float16"}, {"float16", "float16"},
-        {"bf16", "bfloat16"}, {"bfloat16", "bfloat16"}, {"int8", "int8"},   {"int4", "int4"}};
-    const std::string expected = "float32, float16, bfloat16, int8 or int4";
     const std::map<std::string, std::string> kv_names{{"auto", "auto"},
                                                       {"f32", "float32"},
                                                       {"float32", "float32"},
@@ -240,14 +160,14 @@ void add_machine(CLI::App& app, Options& o) {
     app.add_option("--weights", o.weights,
                    "Format of the weights in memory: float32 (f32), float16 (f16), bfloat16 "
                    "(bf16),\nint8 or int4, rounded to nearest (default: that of the file)")
-        ->transform(choice(names, expected))
+        ->transform(weight_type_name())
         ->type_name("FORMAT")
         ->group(group);
     app.add_option(
            "--head-weights", o.head_weights,
            "Format of the output head and the embeddings tied to it\n(default: as --weights, but int8 "
            "where that is int4)")
-        ->transform(choice(names, expected))
+        ->transform(weight_type_name())
         ->type_name("FORMAT")
         ->group(group);
     app.add_flag(

@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "../shared/usage_error.hpp"
+
 #include <gpt2/generation_config.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 /// @file
 /// The command line of gpt2-generate.
-
-/// A command line that makes no sense.
-class UsageError : public std::runtime_error {
-public:
-    using std::runtime_error::runtime_error;
-};
 
 struct Options {
     std::optional<std::string> prompt;      ///< as an argument

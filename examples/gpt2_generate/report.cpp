@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "report.hpp"
 
-#include "terminal.hpp"
+#include "../shared/terminal.hpp"
 
 #include <nlohmann/json.hpp>
 

@@ -64,6 +64,14 @@ bool standard_input_is_terminal() {
 #endif
 }
 
+bool standard_error_is_terminal() {
+#if defined(_WIN32)
+    return _isatty(_fileno(stderr)) != 0;
+#else
+    return isatty(STDERR_FILENO) != 0;
+#endif
+}
+
 std::string read_standard_input() {
     std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
     if (std::cin.bad()) {
@@ -122,6 +130,23 @@ std::size_t peak_memory() {
 #else
     return most * 1024;
 #endif
+#endif
+}
+
+std::size_t resident_memory() {
+#if defined(_WIN32)
+    PROCESS_MEMORY_COUNTERS counters{};
+    return K32GetProcessMemoryInfo(GetCurrentProcess(), &counters, sizeof counters) != 0
+               ? counters.WorkingSetSize
+               : 0;
+#elif defined(__linux__)
+    std::ifstream in("/proc/self/statm");
+    std::size_t all = 0;
+    std::size_t resident = 0;
+    in >> all >> resident;
+    return in ? resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) : 0;
+#else
+    return 0;
 #endif
 }
 

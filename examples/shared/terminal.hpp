@@ -7,13 +7,14 @@
 #include <string_view>
 
 /// @file
-/// What gpt2-generate asks of the operating system.
+/// What the programs ask of the operating system.
 
 /// Writes to standard output, at once.
 /// @throws std::runtime_error if it cannot be written
 void print(std::string_view text);
 
 [[nodiscard]] bool standard_input_is_terminal();
+[[nodiscard]] bool standard_error_is_terminal();
 
 /// The rest of standard input, or a whole file, without one line end at its end.
 /// @throws std::runtime_error naming the file
@@ -25,6 +26,9 @@ void print(std::string_view text);
 
 /// Bytes of memory that this process had at most; 0 if the system does not tell.
 [[nodiscard]] std::size_t peak_memory();
+
+/// Bytes of memory that this process has now, mapped files included; 0 if the system does not tell.
+[[nodiscard]] std::size_t resident_memory();
 
 /// While one lives, the first Ctrl-C (or SIGTERM) is only noted. The second one kills. A signal that the
 /// program was started to ignore stays ignored.
