@@ -59,7 +59,7 @@ int run(int argc, char** argv) {
     app.get_formatter()->column_width(30);
     app.option_defaults()->take_last();
     app.require_subcommand(0, 1);
-    const std::vector<Command> commands{add_perplexity(app)};
+    const std::vector<Command> commands{add_perplexity(app), add_compare(app)};
     const Command* const command = parse(app, commands, argc, argv);
     return command == nullptr ? success : command->run();
 }

@@ -18,7 +18,8 @@
 /// @file
 /// Models, texts and windows as command lines name them, and what tells them from others.
 
-/// PATH, PATH:WEIGHTS, PATH:WEIGHTS/HEAD or PATH:/HEAD: a model, and the formats to round it to while loading.
+/// PATH, PATH:WEIGHTS, PATH:WEIGHTS/HEAD or PATH:/HEAD: a model, and the formats to round it to while
+/// loading.
 struct ModelSpec {
     std::filesystem::path path;
     std::optional<gpt2::WeightType> weights; ///< none: that of the file
