@@ -29,9 +29,7 @@ Status: 0, 1 on failure, 2 for a command line that makes no sense, 3 when `compa
 Examples:
   gpt2-eval perplexity gpt2.safetensors wiki.txt --stride 512 --checkpoint wiki.run
   gpt2-eval compare gpt2.safetensors gpt2.safetensors:int8 gpt2.safetensors:int4 --text wiki.txt --max-kl 0.03
-  gpt2-eval score gpt2.safetensors letter.txt --html letter.html
-  gpt2-eval lambada gpt2.safetensors lambada_test.jsonl
-  gpt2-eval report gpt2.safetensors --text wiki.txt --limit 20000 --svg quality.svg)";
+  gpt2-eval compare gpt2.safetensors gpt2-int8.safetensors --text wiki.txt --limit 20000 --min-top1 0.98 --json)";
 
 /// @returns the command that was asked for, or nothing after --help
 const Command* parse(CLI::App& app, const std::vector<Command>& commands, int argc, char** argv) {

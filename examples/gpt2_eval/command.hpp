@@ -8,7 +8,7 @@
 #include <optional>
 
 /// @file
-/// The commands of gpt2-eval: each adds its options to the command line and says what to run.
+/// The commands of gpt2-eval. Each adds its options to the command line and says what to run.
 
 /// What a program answers.
 enum Status {
@@ -27,11 +27,6 @@ struct Command {
 
 [[nodiscard]] Command add_perplexity(CLI::App& app);
 [[nodiscard]] Command add_compare(CLI::App& app);
-[[nodiscard]] Command add_score(CLI::App& app);
-[[nodiscard]] Command add_lambada(CLI::App& app);
-[[nodiscard]] Command add_choice(CLI::App& app);
-[[nodiscard]] Command add_cloze(CLI::App& app);
-[[nodiscard]] Command add_report(CLI::App& app);
 
-/// The option that all have.
+/// --threads, which all have.
 void add_threads(CLI::App& app, std::optional<std::int64_t>& threads);

@@ -104,7 +104,7 @@ void TextOptions::add_to(CLI::App& app) {
     add("--window", window, "Tokens that the model reads at once (default: its positions)");
     add("--stride", stride,
         "From the beginning of a window to that of the next, at most the window\n(default: the window). Each "
-        "token is scored once, with at least window - stride\ntokens before it after the first window");
+        "token is scored once, after the first window with at\nleast window - stride + 1 tokens before it");
     add("--limit", limit, "Score at most so many tokens, from the beginning");
     app.add_flag("--no-start-token", no_start_token,
                  "Do not put <|endoftext|> before the text; its first token is then not scored");

@@ -27,8 +27,8 @@ namespace gpt2::evaluation {
 struct WindowOptions {
     std::size_t window = 0; ///< tokens that the model reads at once, at most n_positions; 0: n_positions
     /// From the beginning of a window to that of the next, 1 to window; 0: window. Each token is scored once,
-    /// in the first window that holds it, so that from the second window on it has at least window - stride
-    /// tokens before it.
+    /// in the first window that can, so that from the second window on at least window - stride + 1 tokens
+    /// are before it.
     std::size_t stride = 0;
     /// Begin with the token that training texts began with (bos_token_id, eos_token_id or `<|endoftext|>`),
     /// so that the first token of the text is scored too.
