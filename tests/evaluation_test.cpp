@@ -21,6 +21,8 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 using gpt2::TokenId;
@@ -262,8 +264,10 @@ TEST_CASE("scores are those of each token's context alone, whatever the batch, t
     }
     std::vector<TokenId> tokens = model.tokenizer().encode(text);
     tokens.insert(tokens.begin(), 256);
-    for (const auto& [window, stride] : std::vector<std::pair<std::size_t, std::size_t>>{
-             {150, 150}, {150, 31}, {40, 40}, {40, 13}, {7, 1}}) {
+    const std::pair<std::size_t, std::size_t> cuts[] = {{150, 150}, {150, 31}, {40, 40}, {40, 13}, {7, 1}};
+    for (const auto& cut : cuts) {
+        const std::size_t window = cut.first; // a structured binding cannot be captured by Clang 14
+        const std::size_t stride = cut.second;
         CAPTURE(window);
         CAPTURE(stride);
         evaluation::TextScore expected;
