@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
+#include "common/command_line.hpp"
+#include "common/usage_error.hpp"
 #include "gpt2_eval/command.hpp"
-#include "shared/command_line.hpp"
-#include "shared/usage_error.hpp"
 
 #include <gpt2/error.hpp>
 #include <gpt2/version.hpp>

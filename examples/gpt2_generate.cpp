@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include "common/command_line.hpp"
+#include "common/terminal.hpp"
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
-#include "shared/command_line.hpp"
-#include "shared/terminal.hpp"
 
 #include <gpt2/gpt2.hpp>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#include "../shared/command_line.hpp"
-#include "../shared/terminal.hpp"
+#include "../common/command_line.hpp"
+#include "../common/terminal.hpp"
 #include "command.hpp"
 #include "compare_texts.hpp"
 #include "format.hpp"

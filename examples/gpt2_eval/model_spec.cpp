@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "model_spec.hpp"
 
-#include "../shared/command_line.hpp"
-#include "../shared/usage_error.hpp"
+#include "../common/command_line.hpp"
+#include "../common/usage_error.hpp"
 #include "command.hpp"
 
 #include <gpt2/error.hpp>

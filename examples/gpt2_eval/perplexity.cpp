@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "../shared/command_line.hpp"
-#include "../shared/terminal.hpp"
-#include "../shared/usage_error.hpp"
+#include "../common/command_line.hpp"
+#include "../common/terminal.hpp"
+#include "../common/usage_error.hpp"
 #include "checkpoint.hpp"
 #include "command.hpp"
 #include "format.hpp"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "progress.hpp"
 
-#include "../shared/terminal.hpp"
+#include "../common/terminal.hpp"
 #include "format.hpp"
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "options.hpp"
 
-#include "../shared/command_line.hpp"
+#include "../common/command_line.hpp"
 
 #include <gpt2/version.hpp>
 

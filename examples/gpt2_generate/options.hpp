@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
-#include "../shared/usage_error.hpp"
+#include "../common/usage_error.hpp"
 
 #include <gpt2/generation_config.hpp>
 

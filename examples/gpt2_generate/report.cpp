@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "report.hpp"
 
-#include "../shared/terminal.hpp"
+#include "../common/terminal.hpp"
 
 #include <nlohmann/json.hpp>
 
