@@ -318,37 +318,41 @@ def log_softmax(logits):
 
 
 class Comparison:
-    """Logits of models on the same text against those of the first."""
+    """Logits of models on the same text against those of the first, one window after another."""
 
     def __init__(self, model, tokens):
         context = min(CONTEXT, model.config.n_positions)
         self._windows = [np.array(tokens[i : i + context]) for i in range(0, len(tokens), context)]
-        self._logits = self._run(model)
-        self._expected = log_softmax(self._logits)
-        print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity(self._expected):.3f}")
-        print("logits' standard deviation", f"{self._logits.std():.3f}", flush=True)
+        self._logits = [model.logits(window).astype(np.float32) for window in self._windows]
+        losses = sum(self._loss(log_softmax(x), window) for x, window in zip(self._logits, self._windows))
+        self._scored = len(tokens) - len(self._windows)
+        self._perplexity = math.exp(losses / self._scored)
+        spread = math.sqrt(np.mean([logits.var() for logits in self._logits]))
+        print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity:.3f}")
+        print("logits' standard deviation", f"{spread:.3f}", flush=True)
         print(f"{'':52} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
 
-    def _run(self, model):
-        return np.concatenate([model.logits(tokens) for tokens in self._windows])
-
-    def _perplexity(self, log_probabilities):
-        """Of each token given those before it in its window."""
-        total, count, begin = 0.0, 0, 0
-        for tokens in self._windows:
-            rows = np.arange(begin, begin + len(tokens) - 1)
-            total -= log_probabilities[rows, tokens[1:]].sum()
-            count, begin = count + len(rows), begin + len(tokens)
-        return math.exp(total / count)
+    @staticmethod
+    def _loss(log_probabilities, tokens):
+        """Of each token given those before it in its window, added up."""
+        return -log_probabilities[np.arange(len(tokens) - 1), tokens[1:]].sum()
 
     def show(self, name, model):
-        logits = self._run(model)
-        found = log_softmax(logits)
-        error = math.sqrt(((logits - self._logits) ** 2).mean())
-        divergence = (np.exp(self._expected) * (self._expected - found)).sum(axis=1).mean()
-        same = (logits.argmax(axis=1) == self._logits.argmax(axis=1)).mean()
-        change = 100 * (self._perplexity(found) / self._perplexity(self._expected) - 1)
-        print(f"{name:52} {error:9.4f} {divergence:9.5f} {change:+8.2f} % {100 * same:8.1f} %", flush=True)
+        count = sum(map(len, self._windows))
+        error = divergence = same = loss = 0.0
+        for expected, window in zip(self._logits, self._windows):
+            logits = model.logits(window)
+            p, q = log_softmax(expected.astype(np.float64)), log_softmax(logits)
+            error += ((logits - expected) ** 2).mean(axis=1).sum()
+            divergence += (np.exp(p) * (p - q)).sum()
+            same += (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
+            loss += self._loss(q, window)
+        error, change = math.sqrt(error / count), math.exp(loss / self._scored) / self._perplexity - 1
+        print(
+            f"{name:52} {error:9.4f} {divergence / count:9.5f} {100 * change:+8.2f} % "
+            f"{100 * same / count:8.1f} %",
+            flush=True,
+        )
 
 
 # What is printed.
