@@ -295,7 +295,8 @@ def converted(source, dtype, tokens=None):
 def own_texts(source, tokens):
     """What --calibrate self takes, as many tokens."""
     model = checkpoint.check(source)
-    return sampled(model, tokens // model.config.n_positions, model.config.n_positions)
+    length = min(model.config.n_positions, calibration_text.OWN_LENGTH)
+    return sampled(model, tokens // length, length)
 
 
 def outlier_source(source):

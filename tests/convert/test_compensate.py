@@ -53,7 +53,9 @@ def test_inputs_that_do_not_depend_on_each_other(shape, dtype):
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_what_the_bytes_stand_for(shape, dtype):
+def test_what_the_bytes_stand_for(shape, dtype, monkeypatch):
+    monkeypatch.setattr(quantize, "BLOCK_WEIGHTS", 1)  # a group of a panel at a time
+    monkeypatch.setattr(quantize, "BLOCK_OUTPUTS", 32)
     weights, moments = problem(*shape)
     rounded = compensated(weights, moments, dtype)
     refine(rounded, weights, moments)
