@@ -328,7 +328,9 @@ class Comparison:
         losses = sum(self._loss(log_softmax(x), window) for x, window in zip(self._logits, self._windows))
         self._scored = len(tokens) - len(self._windows)
         self._perplexity = math.exp(losses / self._scored)
-        spread = math.sqrt(np.mean([logits.var() for logits in self._logits]))
+        numbers = sum(logits.size for logits in self._logits)
+        mean = sum(logits.sum(dtype=np.float64) for logits in self._logits) / numbers
+        spread = math.sqrt(sum(((logits - mean) ** 2).sum() for logits in self._logits) / numbers)
         print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity:.3f}")
         print("logits' standard deviation", f"{spread:.3f}", flush=True)
         print(f"{'':52} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
