@@ -162,7 +162,8 @@ TEST_CASE("integer formats: the converter rounds as loading does, and its self-t
         CHECK(identical(logits(model), expected));
     }
     for (const char* const file :
-         {"tiny-int4-f16.safetensors", "novella-int8.safetensors", "novella-int4.safetensors"}) {
+         {"tiny-int4-f16.safetensors", "tiny-int8-calibrated.safetensors", "tiny-int4-calibrated.safetensors",
+          "novella-int8.safetensors", "novella-int4.safetensors"}) {
         CAPTURE(file);
         const auto verification = Gpt2Model::load(fixture(file)).verify();
         CHECK(verification.has_self_test);

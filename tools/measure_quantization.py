@@ -7,6 +7,8 @@
     tools/measure_quantization.py activations    logits by group of the activations, weights not rounded
     tools/measure_quantization.py logits         logits by type of layers, head and embeddings
     tools/measure_quantization.py outliers       the same for a model with outlier channels, balanced and not
+    tools/measure_quantization.py calibrated     whole files, rounded to nearest and calibrated, and outliers
+    tools/measure_quantization.py parts          int4 calibrated without one part of the method or another
 
 Errors are those against the same model without rounding. Everything but the rounding is float64. The text is
 tests/data/heldout.txt, which the default model was not trained on; --text takes another. Needs numpy.
@@ -15,20 +17,31 @@ tests/data/heldout.txt, which the default model was not trained on; --text takes
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import re
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from gpt2_convert import balance, checkpoint, quantize
+from gpt2_convert import (
+    balance,
+    calibrate,
+    calibration_text,
+    checkpoint,
+    compensate,
+    quantize,
+    safetensors_file,
+)
+from gpt2_convert.matrix_types import MatrixTypes
+from gpt2_convert.sample import sampled
 from gpt2_convert.sources import packed
-from gpt2_convert.tensors import from_float32, to_float32
-from gpt2_convert.tokenizer_tables import TokenizerTables, spell
+from gpt2_convert.targets.packed import PackedWriter
+from gpt2_convert.tensors import from_float32, of_array, to_float32
+from gpt2_convert.text_tokens import encode
+from gpt2_convert.tokenizer_tables import TokenizerTables
 
 ROOT = Path(__file__).resolve().parents[1]
-WORDS = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+")
 CONTEXT = 512  # tokens that are looked at together
 OUTLIERS, FACTOR = 4, 64
 KINDS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -262,28 +275,42 @@ def balanced(model, rule=balance.exponents, head=False):
     return rescaled(model, factors)
 
 
+# Whole files, as the converter writes them.
+
+
+def converted(source, dtype, tokens=None):
+    """The model that a file holds. tokens: to calibrate with; None: rounded to nearest."""
+    calibration = None if tokens is None else lambda model: calibrate.Calibration(model, tokens, "")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "model"
+        with open(path, "w+b") as file:
+            types = MatrixTypes.of(dtype)
+            PackedWriter(file, checkpoint.check(source), tokenizer(source), types, "", calibration).write()
+        result = Model(checkpoint.check(packed.read(path)))
+        for name, kind in packed.matrix_types(safetensors_file.read(path)[0]).items():
+            result.groups["head" if name == "wte.weight" else name] = quantize.FORMATS[kind].group
+    return result
+
+
+def own_texts(source, tokens):
+    """What --calibrate self takes, as many tokens."""
+    model = checkpoint.check(source)
+    length = min(model.config.n_positions, calibration_text.OWN_LENGTH)
+    return sampled(model, tokens // length, length)
+
+
+def outlier_source(source):
+    """with_outliers() of a source."""
+    weights = with_outliers(Model(checkpoint.check(source))).weights
+    tensors = {name: of_array(name, weights[name].astype(np.float32), "twin") for name in source.tensors}
+    return replace(source, tensors=tensors)
+
+
 # Text.
 
 
-def encode(text, source):
-    """Tokens of a text (byte-level BPE; classes of characters are Python's)."""
-    tables = TokenizerTables(source.vocab_json, source.merges_txt, "tokenizer")
-    ranks = {pair: rank for rank, pair in enumerate(tables.merges)}
-    vocabulary = json.loads(source.vocab_json)
-    known, tokens = {}, []
-    for word in WORDS.findall(text):
-        if word not in known:
-            parts = [bytes([byte]) for byte in word.encode()]
-            while len(parts) > 1:
-                rank, at = min(
-                    (ranks.get(pair, len(ranks)), i) for i, pair in enumerate(zip(parts, parts[1:]))
-                )
-                if rank == len(ranks):
-                    break
-                parts[at : at + 2] = [parts[at] + parts[at + 1]]
-            known[word] = [vocabulary[spell(part)] for part in parts]
-        tokens += known[word]
-    return tokens
+def tokenizer(source):
+    return TokenizerTables(source.vocab_json, source.merges_txt, "tokenizer")
 
 
 def log_softmax(logits):
@@ -292,37 +319,43 @@ def log_softmax(logits):
 
 
 class Comparison:
-    """Logits of models on the same text against those of the first."""
+    """Logits of models on the same text against those of the first, one window after another."""
 
     def __init__(self, model, tokens):
         context = min(CONTEXT, model.config.n_positions)
         self._windows = [np.array(tokens[i : i + context]) for i in range(0, len(tokens), context)]
-        self._logits = self._run(model)
-        self._expected = log_softmax(self._logits)
-        print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity(self._expected):.3f}")
-        print("logits' standard deviation", f"{self._logits.std():.3f}", flush=True)
+        self._logits = [model.logits(window).astype(np.float32) for window in self._windows]
+        losses = sum(self._loss(log_softmax(x), window) for x, window in zip(self._logits, self._windows))
+        self._scored = len(tokens) - len(self._windows)
+        self._perplexity = math.exp(losses / self._scored)
+        numbers = sum(logits.size for logits in self._logits)
+        mean = sum(logits.sum(dtype=np.float64) for logits in self._logits) / numbers
+        spread = math.sqrt(sum(((logits - mean) ** 2).sum() for logits in self._logits) / numbers)
+        print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity:.3f}")
+        print("logits' standard deviation", f"{spread:.3f}", flush=True)
         print(f"{'':52} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
 
-    def _run(self, model):
-        return np.concatenate([model.logits(tokens) for tokens in self._windows])
-
-    def _perplexity(self, log_probabilities):
-        """Of each token given those before it in its window."""
-        total, count, begin = 0.0, 0, 0
-        for tokens in self._windows:
-            rows = np.arange(begin, begin + len(tokens) - 1)
-            total -= log_probabilities[rows, tokens[1:]].sum()
-            count, begin = count + len(rows), begin + len(tokens)
-        return math.exp(total / count)
+    @staticmethod
+    def _loss(log_probabilities, tokens):
+        """Of each token given those before it in its window, added up."""
+        return -log_probabilities[np.arange(len(tokens) - 1), tokens[1:]].sum()
 
     def show(self, name, model):
-        logits = self._run(model)
-        found = log_softmax(logits)
-        error = math.sqrt(((logits - self._logits) ** 2).mean())
-        divergence = (np.exp(self._expected) * (self._expected - found)).sum(axis=1).mean()
-        same = (logits.argmax(axis=1) == self._logits.argmax(axis=1)).mean()
-        change = 100 * (self._perplexity(found) / self._perplexity(self._expected) - 1)
-        print(f"{name:52} {error:9.4f} {divergence:9.5f} {change:+8.2f} % {100 * same:8.1f} %", flush=True)
+        count = sum(map(len, self._windows))
+        error = divergence = same = loss = 0.0
+        for expected, window in zip(self._logits, self._windows):
+            logits = model.logits(window)
+            p, q = log_softmax(expected.astype(np.float64)), log_softmax(logits)
+            error += ((logits - expected) ** 2).mean(axis=1).sum()
+            divergence += (np.exp(p) * (p - q)).sum()
+            same += (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
+            loss += self._loss(q, window)
+        error, change = math.sqrt(error / count), math.exp(loss / self._scored) / self._perplexity - 1
+        print(
+            f"{name:52} {error:9.4f} {divergence / count:9.5f} {100 * change:+8.2f} % "
+            f"{100 * same / count:8.1f} %",
+            flush=True,
+        )
 
 
 # What is printed.
@@ -363,7 +396,7 @@ def measure_weights(options):
 def comparison(options):
     source = packed.read(options.model)
     model = Model(checkpoint.check(source))
-    tokens = encode(options.text.read_text(encoding="utf-8"), source)[: options.tokens]
+    tokens = encode(options.text.read_text(encoding="utf-8"), tokenizer(source))[: options.tokens]
     return model, Comparison(model, tokens)
 
 
@@ -424,12 +457,48 @@ def measure_outliers(options):
             )
 
 
+def measure_calibrated(options):
+    source = packed.read(options.model)
+    _, against = comparison(options)
+    tokens = own_texts(source, calibration_text.TOKENS)
+    for name, other in (("model", source), ("twin", outlier_source(source))):
+        for dtype in ("INT8", "INT4"):
+            against.show(f"{name}, {dtype.lower()}, to nearest", converted(other, dtype))
+            against.show(f"{name}, {dtype.lower()}, calibrated", converted(other, dtype, tokens))
+
+
+def measure_parts(options):
+    source = packed.read(options.model)
+    _, against = comparison(options)
+    tokens = own_texts(source, 2 * calibration_text.TOKENS)
+    default = tokens[: len(tokens) // 2]
+    against.show("int4, all parts", converted(source, "INT4", default))
+    for name, module, changes in (
+        ("without the least-squares step", calibrate, {"FOLLOW": {"INT4": None, "INT8": None}}),
+        ("without coordinate descent", compensate, {"PASSES": 0}),
+        ("with a single scale tried, -8", quantize, {"INT4_DIVISORS": [np.float32(-8)]}),
+    ):
+        kept = {key: getattr(module, key) for key in changes}
+        vars(module).update(changes)
+        against.show(f"int4, {name}", converted(source, "INT4", default))
+        vars(module).update(kept)
+    follow = calibrate.FOLLOW
+    calibrate.FOLLOW = {**follow, "INT8": follow["INT4"]}
+    against.show("int8 with the least-squares step", converted(source, "INT8", default))
+    calibrate.FOLLOW = follow
+    for share in (4, 1):
+        part = tokens[: len(tokens) // 2 // share] if share > 1 else tokens
+        against.show(f"int4, {part.size} tokens", converted(source, "INT4", part))
+
+
 MEASUREMENTS = {
     "data": measure_data,
     "weights": measure_weights,
     "activations": measure_activations,
     "logits": measure_logits,
     "outliers": measure_outliers,
+    "calibrated": measure_calibrated,
+    "parts": measure_parts,
 }
 
 

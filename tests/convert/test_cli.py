@@ -560,6 +560,15 @@ def test_command_lines_that_make_no_sense(arguments, capsys):
             ["--embedding-dtype", "f16", "--inspect"],
             "--embedding-dtype f16: expected no type beside --inspect",
         ),
+        (["--calibrate", "self"], "--calibrate: expected --dtype int8 or int4 beside it, found none"),
+        (
+            ["--calibrate", "self", "--dtype", "f16"],
+            "--calibrate: expected --dtype int8 or int4 beside it, found f16",
+        ),
+        (
+            ["--calibrate", "self", "--dtype", "int4", "--inspect"],
+            "--calibrate: expected no text beside --inspect",
+        ),
     ],
 )
 def test_types_that_contradict(options, message, capsys):

@@ -7,9 +7,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 from . import __version__, atomic, checkpoint
+from .calibrate import Calibration
+from .calibration_text import SELF, calibration
 from .describe import describe
 from .errors import ConvertError
 from .find_source import Request, find, tokenizer_names
@@ -88,6 +90,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "puts both into the file",
     )
     parser.add_argument(
+        "--calibrate",
+        metavar="TEXT",
+        help="with --dtype int8 or int4: round the layers for the inputs that a text gives them, which costs "
+        f"minutes and saves most of the loss of int4. TEXT is a file in UTF-8 of the kind the model is for; "
+        f"{SELF}: texts that the model writes itself (a file of that name: ./{SELF})",
+    )
+    parser.add_argument(
         "--to",
         choices=("gpt2", "gguf", "hf"),
         default="gpt2",
@@ -144,6 +153,11 @@ def _check_types(parser: argparse.ArgumentParser, options: argparse.Namespace) -
             parser.error(f"{name} {value}: expected no type of its own beside --to {options.to}")
         if value is not None and options.inspect:
             parser.error(f"{name} {value}: expected no type beside --inspect, which writes nothing")
+    if options.calibrate is not None and options.dtype not in INTEGER_TYPES:
+        expected = " or ".join(INTEGER_TYPES)
+        parser.error(f"--calibrate: expected --dtype {expected} beside it, found {options.dtype or 'none'}")
+    if options.calibrate is not None and options.inspect:
+        parser.error("--calibrate: expected no text beside --inspect, which writes nothing")
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -226,7 +240,8 @@ def _write_packed(
         progress = Progress("source", sum(map(os.path.getsize, files)), quiet=options.quiet)
         sha256 = source_hash(files, progress.update)
         progress.finish()
-        writer = PackedWriter(file, model, tokenizer, types, sha256)
+        calibrate = None if options.calibrate is None else _calibrator(tokenizer, options)
+        writer = PackedWriter(file, model, tokenizer, types, sha256, calibrate)
         progress = Progress(options.output.name, writer.data_size, quiet=options.quiet)
         summary = writer.write(progress.update)
         progress.finish()
@@ -237,6 +252,12 @@ def _write_packed(
             f"{len(tokenizer):,} tokens{'' if len(tokenizer) == rows else f' for {rows:,} rows'}; "
             f"self-test to {summary.bound:.1e}"
         )
+
+
+def _calibrator(
+    tokenizer: TokenizerTables, options: argparse.Namespace
+) -> Callable[[checkpoint.Checkpoint], Calibration]:
+    return lambda prepared: calibration(prepared, tokenizer, options.calibrate, options.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

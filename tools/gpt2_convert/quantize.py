@@ -26,8 +26,9 @@ LEAST = np.float32(
     2.0**-100
 )  #: below it a group is zero, so that neither a scale nor a weight is subnormal
 
-INT8_LIMIT = 127  #: -128 is not used: then the integers are symmetric
-INT4_LEAST, INT4_MOST = -8, 7
+INT8_LIMIT = 127
+#: The integers of a type, from and to; -128 is not used: then those of int8 are symmetric.
+LIMITS = {"INT8": (-INT8_LIMIT, INT8_LIMIT), "INT4": (-8, 7)}
 #: What the largest weight of a group is divided by for the scales that int4 tries. The sign makes it negative
 #: in units of the scale, where there is one integer more.
 INT4_DIVISORS = [np.float32(-(6 + 0.25 * i)) for i in range(16)]
@@ -68,18 +69,45 @@ def quantize(weights: Floats, dtype: str, progress: Callable[[int], None] = lamb
     progress: told how many bytes of the result are done.
     """
     form = FORMATS[dtype]
-    inputs, outputs = weights.shape
+
+    def block(groups: slice, columns: slice) -> tuple[Floats, Array]:
+        part = _grouped(weights, form.group, groups, columns)
+        integers, scales = _round(part.reshape(form.group, -1), dtype)
+        return integers.reshape(part.shape), scales.reshape(part.shape[1:])
+
+    return _assembled(weights.shape, dtype, block, progress)
+
+
+def assemble(integers: Floats, scales: Array, dtype: str) -> Bytes:
+    """What the file has of integers [in, out] and the bits of their scales [group, out]."""
+
+    def block(groups: slice, columns: slice) -> tuple[Floats, Array]:
+        part = _grouped(integers, FORMATS[dtype].group, groups, columns)
+        bits = np.zeros(part.shape[1:], np.uint16)
+        bits[:, : columns.stop - columns.start] = scales[groups, columns]
+        return part, bits
+
+    return _assembled(integers.shape, dtype, block)
+
+
+def _assembled(
+    shape: tuple[int, ...],
+    dtype: str,
+    block: Callable[[slice, slice], tuple[Floats, Array]],
+    progress: Callable[[int], None] = lambda done: None,
+) -> Bytes:
+    """block: integers [input within the group, group, output] and scales [group, output] of a part."""
+    form = FORMATS[dtype]
+    inputs, outputs = shape
     result = np.empty(form.shape(inputs, outputs), np.uint8)
-    rounded = _round_int8 if dtype == "INT8" else _round_int4
     done = 0
     for groups, columns in _blocks(form, inputs, outputs):
-        part = _grouped(weights, form.group, groups, columns)  # [input within the group, group, output]
-        integers, scales = rounded(part.reshape(form.group, -1))
+        integers, scales = block(groups, columns)
         first, last = columns.start // PANEL_WIDTH, panels(columns.stop)
         units = result[first:last, groups]
-        shape = (form.group // QUAD, QUAD, part.shape[1], last - first, PANEL_WIDTH)
-        units[..., :-SCALE_BYTES] = _bytes(integers.reshape(shape), dtype)
-        scales = scales.reshape(shape[2:])[..., PAIRED_ORDER].transpose(1, 0, 2)
+        by_panel = (form.group // QUAD, QUAD, integers.shape[1], last - first, PANEL_WIDTH)
+        units[..., :-SCALE_BYTES] = _bytes(integers.reshape(by_panel), dtype)
+        scales = scales.reshape(by_panel[2:])[..., PAIRED_ORDER].transpose(1, 0, 2)
         units[..., -SCALE_BYTES:] = np.ascontiguousarray(scales).view(np.uint8)
         done += units.size
         progress(done)
@@ -109,51 +137,54 @@ def _grouped(weights: Floats, group: int, groups: slice, columns: slice) -> Floa
     return result
 
 
-def _round_int8(weights: Floats) -> tuple[Floats, Array]:
-    """weights [input within the group, n]. The integers, as float32, and the bits of the scales [n]."""
-    exact = np.abs(weights).max(axis=0) / np.float32(INT8_LIMIT)
-    exact[exact < LEAST] = 0
-    bits = exact.view(np.uint32)
-    bits = (bits + np.where(bits & 0xFFFF, 0x10000, 0).astype(np.uint32)) >> 16  # up: no integer is past 127
-    scales = bits.astype(np.uint16)
-    divisor = to_float32(scales, "BF16")
-    divisor[scales == 0] = np.inf
-    return np.rint(weights / divisor), scales
+def _round(weights: Floats, dtype: str) -> tuple[Floats, Array]:
+    """weights [input within the group, n]. The integers, as float32, and the bits of the scales [n].
 
-
-def _round_int4(weights: Floats) -> tuple[Floats, Array]:
-    """As _round_int8(). Of the scales that are tried, the one with the least squared error."""
-    columns = np.arange(weights.shape[1])
-    largest = weights[np.abs(weights).argmax(axis=0), columns]
-    is_zero = np.abs(largest) < LEAST
-    largest[is_zero] = 1
-    best, least = np.zeros(len(columns), np.uint16), np.full(len(columns), np.inf)
+    Of the scales that are tried, the one with the least squared error.
+    """
     buffer = np.empty_like(weights)
+    trials = list(trial_scales(weights, dtype))
+    best = trials[0]
+    if len(trials) > 1:
+        best, least = best.copy(), np.full(len(best), np.inf)
+        for scales in trials:
+            error = _squared_error(weights, to_float32(scales, "BF16"), buffer, dtype)
+            better = np.flatnonzero(error < least)
+            best[better], least[better] = scales[better], error[better]
+    return nearest(weights, to_float32(best, "BF16"), dtype, buffer), best
+
+
+def trial_scales(weights: Floats, dtype: str) -> Iterator[Array]:
+    """The bits of the scales [n] that are tried for weights [input within the group, n]."""
+    magnitudes = np.abs(weights)
+    if dtype == "INT8":
+        exact = magnitudes.max(axis=0) / np.float32(INT8_LIMIT)
+        exact[exact < LEAST] = 0
+        bits = exact.view(np.uint32)
+        up = np.where(bits & 0xFFFF, 0x10000, 0).astype(np.uint32)  # no integer is past 127
+        yield ((bits + up) >> 16).astype(np.uint16)
+        return
+    largest = weights[magnitudes.argmax(axis=0), np.arange(weights.shape[1])]
+    is_zero = np.abs(largest) < LEAST
     for divisor in INT4_DIVISORS:
-        scales = from_float32(largest / divisor, "BF16")
-        better = np.flatnonzero(
-            (error := _squared_error(weights, to_float32(scales, "BF16"), buffer)) < least
-        )
-        best[better], least[better] = scales[better], error[better]
-    integers = _nearest_int4(weights, to_float32(best, "BF16"), buffer)
-    best[is_zero] = 0
-    integers[:, is_zero] = 0
-    return integers, best
+        yield np.where(is_zero, np.uint16(0), from_float32(largest / divisor, "BF16"))
 
 
-def _nearest_int4(weights: Floats, scales: Floats, out: Floats) -> Floats:
-    np.divide(weights, scales, out=out)
+def nearest(weights: Floats, scales: Floats, dtype: str, out: Floats) -> Floats:
+    """The integers of scales, as float32; 0 where the scale is."""
+    least, most = LIMITS[dtype]
+    np.divide(weights, np.where(scales == 0, np.float32(np.inf), scales), out=out)
     np.rint(out, out=out)
-    np.maximum(out, INT4_LEAST, out=out)
-    return np.minimum(out, INT4_MOST, out=out)
+    np.maximum(out, least, out=out)
+    return np.minimum(out, most, out=out)
 
 
-def _squared_error(weights: Floats, scales: Floats, buffer: Floats) -> Doubles:
+def _squared_error(weights: Floats, scales: Floats, buffer: Floats, dtype: str) -> Doubles:
     """The sum over a group of the squares of float32(weight - scale * integer), in the order of the inputs.
 
     float32 gives that difference rounded once, as it has to be: the product of 8 and 4 bits is exact.
     """
-    _nearest_int4(weights, scales, buffer)
+    nearest(weights, scales, dtype, buffer)
     np.multiply(buffer, scales, out=buffer)
     np.subtract(weights, buffer, out=buffer)
     total = np.zeros(weights.shape[1])

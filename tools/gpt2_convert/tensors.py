@@ -167,6 +167,9 @@ class Stored:
     def transposed(self) -> Stored:
         return Stored(self.elements.T, self.dtype)
 
+    def float32(self) -> Floats:
+        return to_float32(self.elements, self.dtype)
+
     def float64(self) -> Doubles:
         elements = to_float32(self.elements, self.dtype) if self.dtype == "BF16" else self.elements
         return elements.astype(np.float64)

@@ -228,11 +228,11 @@ class TokenizerTables:
     def _whole_tokens(self) -> list[bool]:
         """Which tokens byte-pair encoding makes of their own bytes."""
         return [
-            not special and self._encode(token) == [index]
+            not special and self.encode(token) == [index]
             for index, (token, special) in enumerate(zip(self.tokens, self.is_special))
         ]
 
-    def _encode(self, piece: bytes) -> list[int]:
+    def encode(self, piece: bytes) -> list[int]:
         """Byte-pair encoding: the neighbours of lowest rank merge, everywhere, until none do."""
         tokens = [self.byte_tokens[byte] for byte in piece]
         best = -1

@@ -14,13 +14,14 @@ from typing import BinaryIO, Callable, Sequence
 import numpy as np
 
 from .. import __version__, forward
+from ..calibrate import Calibration
 from ..checkpoint import Checkpoint, ModelConfig, is_embedding, is_matrix
 from ..errors import ConvertError
 from ..matrix_types import MatrixTypes
 from ..panels import PAIRED_ORDER, PANEL_WIDTH, panels, round_up
-from ..quantize import FORMATS, Quantized, dequantize, quantize
+from ..quantize import FORMATS, Bytes, Quantized, dequantize, quantize
 from ..safetensors_writer import SafetensorsWriter
-from ..tensors import ELEMENT_TYPES, Array, Floats, Stored, Weights
+from ..tensors import ELEMENT_TYPES, Array, Floats, Stored, Weights, to_float32
 from ..tokenizer_tables import TokenizerTables
 
 FORMAT_VERSION = 1
@@ -128,8 +129,8 @@ def source_hash(files: Sequence[Path], progress: Callable[[int], None] = lambda 
     return digest.hexdigest()
 
 
-def metadata(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
-    """What the header says about the file, as short strings."""
+def metadata(checkpoint: Checkpoint, sha256: str, calibration: str | None = None) -> dict[str, str]:
+    """What the header says about the file, as short strings. calibration: the text, if there was one."""
     vectors = {tensor.dtype for name, tensor in checkpoint.tensors.items() if not is_matrix(name)}
     kind = vectors.pop() if len(vectors) == 1 else "F32"
     return {
@@ -141,6 +142,7 @@ def metadata(checkpoint: Checkpoint, sha256: str) -> dict[str, str]:
         "gpt2.source_sha256": sha256,
         "gpt2.source_vectors": kind if kind in NARROW_TYPES else "F32",
         "gpt2.converter": f"convert_weights.py {__version__}",
+        **({} if calibration is None else {"gpt2.calibration": calibration}),
         "gpt2.crc32": "00000000",
     }
 
@@ -174,16 +176,24 @@ class PackedWriter:
         tokenizer: TokenizerTables,
         types: MatrixTypes,
         sha256: str,
+        calibrate: Callable[[Checkpoint], Calibration] | None = None,
     ) -> None:
-        """types: of the matrices; all else is float32. sha256: source_hash()."""
+        """types: of the matrices; all else is float32. sha256: source_hash().
+
+        calibrate: of the checkpoint with types prepared; None: matrices are rounded to nearest.
+        """
         self._checkpoint = types.prepare(checkpoint)
+        self._calibration = calibrate(self._checkpoint) if calibrate else None
+        self._biases: dict[str, Floats] = {}  # that go with calibrated matrices
         self._types = {name: types.of_tensor(name) for name in self._checkpoint.tensors}
         self._tables = tokenizer_tensors(tokenizer)
         self._unwritten = list(self._checkpoint.tensors)
         self._tied: Weights | None = None  # quantised embeddings that are the head too
         self._crc32 = 0
         self._written = 0
-        self._writer = SafetensorsWriter(file, self._entries(), metadata(self._checkpoint, sha256), ALIGNMENT)
+        text = self._calibration.text if self._calibration else None
+        header = metadata(self._checkpoint, sha256, text)
+        self._writer = SafetensorsWriter(file, self._entries(), header, ALIGNMENT)
 
     @property
     def data_size(self) -> int:
@@ -228,9 +238,13 @@ class PackedWriter:
         dtype = self._types[name]
         if dtype in FORMATS:
             return self._integers(name, dtype)
-        weights = self._checkpoint.tensors[name].read_as(dtype)
+        weights = (
+            self._biases.pop(name) if name in self._biases else self._checkpoint.tensors[name].read_as(dtype)
+        )
         if self._is_next(name):
             self._put(name, pack(name, weights, dtype))
+            if name == "wte.weight":
+                self._begin_calibration(Stored(weights, dtype))
         return Stored(weights, dtype)
 
     def _integers(self, name: str, dtype: str) -> Weights:
@@ -239,14 +253,30 @@ class PackedWriter:
         values = self._checkpoint.tensors[name].read_as("F32", intended=dtype)
         by_input: Floats = (values.T if is_embedding(name) else values).view(np.float32)
         inputs, outputs = by_input.shape
-        before = self._written
-        units = quantize(by_input, dtype, lambda done: self._progress(before + done))
+        units = self._rounded(name, by_input, dtype)
         weights = Quantized(units, dtype, inputs, outputs, by_output=is_embedding(name))
         if self._is_next(name):
             self._put(name, units)
-        if name == "wte.weight" and not self._checkpoint.has_separate_head:
-            self._tied = weights
+        if name == "wte.weight":
+            self._begin_calibration(weights)
+            if not self._checkpoint.has_separate_head:
+                self._tied = weights
         return weights
+
+    def _rounded(self, name: str, by_input: Floats, dtype: str) -> Bytes:
+        if self._calibration is not None and not is_embedding(name):
+            units, self._biases[name.replace(".weight", ".bias")] = self._calibration.round(
+                name, by_input, dtype
+            )
+            return units
+        before = self._written
+        return quantize(by_input, dtype, lambda done: self._progress(before + done))
+
+    def _begin_calibration(self, stored: Stored | Quantized) -> None:
+        """stored: the embeddings as the file has them."""
+        if self._calibration is not None:
+            exact = self._checkpoint.tensors["wte.weight"]
+            self._calibration.begin(to_float32(exact.read(), exact.dtype), stored.float32())
 
     def _is_next(self, name: str) -> bool:
         """Whether a tensor is still to be written, and from here on it is not."""

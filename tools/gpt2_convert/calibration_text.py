@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What --calibrate names: a text file, or texts that the model writes itself."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .calibrate import Calibration
+from .checkpoint import Checkpoint
+from .errors import ConvertError
+from .progress import Progress
+from .sample import Tokens, sampled
+from .text_tokens import encode
+from .tokenizer_tables import TokenizerTables
+
+SELF = "self"
+TOKENS = 1 << 15  #: that are looked at: twice as many gain 3 % of the divergence (docs/quantization.md)
+OWN_LENGTH = 512  #: of the model's own texts, at most: the time to write one grows faster than its length
+LEAST_TOKENS = 1 << 10  #: that a text must have: with fewer, matrices follow the text's chance
+
+
+def calibration(
+    checkpoint: Checkpoint, tokenizer: TokenizerTables, source: str, quiet: bool = False
+) -> Calibration:
+    """source: SELF, or the name of a text file."""
+    length = min(checkpoint.config.n_positions, TOKENS)
+    if source == SELF:
+        own = _own_texts(checkpoint, min(length, OWN_LENGTH), quiet)
+        return Calibration(checkpoint, own, "written by the model itself")
+    data = _read(Path(source))
+    tokens = encode(data, tokenizer)
+    if len(tokens) < LEAST_TOKENS:
+        raise ConvertError(
+            f'"{source}": expected a text of at least {LEAST_TOKENS} tokens to calibrate with, '
+            f"found {len(tokens)}"
+        )
+    checksum = zlib.crc32(data.encode("utf-8"))
+    return Calibration(checkpoint, windows(tokens, length), f"a text with the CRC-32 {checksum:08x}")
+
+
+def _own_texts(checkpoint: Checkpoint, length: int, quiet: bool) -> Tokens:
+    texts = max(1, TOKENS // length)
+    progress = Progress("calibration text", texts * length, "tokens", quiet=quiet)
+    tokens = sampled(checkpoint, texts, length, progress=progress.update)
+    progress.finish()
+    return tokens
+
+
+def _read(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConvertError(
+            f'"{path}": expected UTF-8, found other bytes at byte {error.start} (a text to calibrate with)'
+        ) from None
+
+
+def windows(tokens: list[int], length: int) -> Tokens:
+    """Up to TOKENS of a text in windows, spread over all of it; what fills none up is left out."""
+    length = min(length, len(tokens))
+    count = len(tokens) // length
+    whole = np.array(tokens[: count * length], np.int64).reshape(count, length)
+    chosen = max(1, min(count, TOKENS // length))
+    spread: Tokens = whole[np.arange(chosen) * count // chosen]
+    return spread
