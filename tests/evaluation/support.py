@@ -63,7 +63,7 @@ class Reference:
         source = packed.read(MODEL)
         text = HELDOUT.read_text(encoding="utf-8")[: 20 * n_tokens]
         start = json.loads(source.vocab_json)["<|endoftext|>"]
-        self.tokens = np.array([start, *numpy_gpt2.encode(text, source)[:n_tokens]])
+        self.tokens = np.array([start, *numpy_gpt2.encode(text, numpy_gpt2.tokenizer(source))[:n_tokens]])
 
     def log_probabilities(self, model: numpy_gpt2.Model, window: int, stride: int) -> np.ndarray:
         """[tokens, V] before each token but the first, each in the first window that holds it."""
