@@ -45,8 +45,9 @@ public:
     TokenStream(Tokenizer tokenizer, std::string_view text, std::optional<TokenId> start = {},
                 std::size_t limit = std::numeric_limits<std::size_t>::max(), std::size_t piece = 1 << 18)
         : tokenizer_(std::move(tokenizer)), text_(text), piece_(piece), left_(limit) {
-        if (start) {
-            append({&*start, 1});
+        if (start && left_ > 0) {
+            tokens_.push_back(*start);
+            --left_;
         }
     }
 
