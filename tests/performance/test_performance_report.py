@@ -145,6 +145,25 @@ def test_pages_are_filled_in(directory: Path, tmp_path: Path) -> None:
     assert page.read_text() == once
 
 
+def test_other_machines_have_folders(directory: Path, tmp_path: Path) -> None:
+    folder = directory / "avx512"
+    folder.mkdir()
+    entries = [limited("124M", "f16", "decode/0", "decode", depth=0, sequences=1)]
+    entries[0]["median"] = 777.0
+    (folder / "model-124M.json").write_text(json.dumps({"results": entries}))
+    (folder / "model-124M.md").write_text("its own table\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- begin: avx512/overview -->\n<!-- end -->\n<!-- begin: avx512/model-124M.md -->\n<!-- end -->\n"
+        "<!-- begin: overview -->\n<!-- end -->\n"
+    )
+    assert cli.main([str(directory), "--page", str(page)]) == 0
+    assert (folder / "share-of-limit.svg").exists()
+    other, own = page.read_text().split("<!-- begin: overview -->")
+    assert "777 (90 %)" in other and "its own table" in other
+    assert "777" not in own and "| 124M | f32 |" in own
+
+
 def test_flags_are_compared_by_the_medians_of_their_runs(directory: Path) -> None:
     for name, medians in (("none", (95.0, 98.0, 10.0)), ("native", (100.0, 99.0, 101.0))):
         for i, value in enumerate(medians):
