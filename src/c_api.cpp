@@ -3,6 +3,7 @@
 // libgpt2: c/gpt2.h over the headers. Each function checks what C cannot, calls the engine, and turns what that
 // throws into a status.
 
+#include "exclusive_use.hpp"
 #include "gpt2.h"
 
 #include <gpt2/gpt2.hpp>
@@ -29,6 +30,8 @@
 
 using gpt2::OptionError;
 using gpt2::TokenId;
+using gpt2::bindings::BusyError;
+using gpt2::bindings::ExclusiveUse;
 using gpt2::detail::concat;
 
 static_assert(std::is_same_v<TokenId, std::int32_t>);
@@ -53,14 +56,6 @@ struct gpt2_result {
 namespace {
 
 // ---- Errors
-
-/// A session is in use.
-class BusyError : public gpt2::Error {
-public:
-    BusyError()
-        : Error("session: expected one that no other call is using, found one in use by another thread or by the "
-                "call that calls back") {}
-};
 
 struct LastError {
     std::string memory;
@@ -373,25 +368,9 @@ gpt2::StreamCallback stream_callback(gpt2_callback callback, void* user_data) {
 
 // ---- Sessions
 
-/// The one call that uses a session.
-class Use {
-public:
-    explicit Use(const gpt2_session& session) : session_(session) {
-        if (session.busy.exchange(true, std::memory_order_acquire)) {
-            throw BusyError();
-        }
-    }
-    ~Use() { session_.busy.store(false, std::memory_order_release); }
-    Use(const Use&) = delete;
-    Use& operator=(const Use&) = delete;
-
-private:
-    const gpt2_session& session_;
-};
-
 template <class Body> gpt2_status with_session(const gpt2_session* session, Body&& body) noexcept {
     return guarded([&] {
-        const Use use(required(session, "session"));
+        const ExclusiveUse use(required(session, "session").busy);
         body();
     });
 }
@@ -418,9 +397,9 @@ void forward_batch(std::span<const gpt2_batch_item> items) {
     }
     std::ranges::sort(sessions); // one that is there twice is for the engine to refuse
     sessions.erase(std::ranges::unique(sessions).begin(), sessions.end());
-    std::deque<Use> uses;
+    std::deque<ExclusiveUse> uses;
     for (const gpt2_session* const session : sessions) {
-        uses.emplace_back(*session);
+        uses.emplace_back(session->busy);
     }
     gpt2::forward(batch);
 }
