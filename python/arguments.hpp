@@ -45,8 +45,8 @@ template <class Integer> Integer integer_from(std::string_view name, py::handle 
     }
     using Limits = std::numeric_limits<Integer>;
     const auto refuse = [&] {
-        throw OptionError(concat(name, " is ", std::string(py::str(number)), ", expected a number from ", Limits::min(),
-                                 " to ", Limits::max()));
+        throw OptionError(concat(name, " is ", std::string(py::str(number)), ", expected a number from ",
+                                 Limits::min(), " to ", Limits::max()));
     };
     if constexpr (std::is_signed_v<Integer>) {
         int overflow = 0;
@@ -105,7 +105,8 @@ inline bool is_text(py::handle value) {
 
 /// The elements of anything that can be iterated, text excepted.
 template <class T, class Convert>
-std::vector<T> list_from(std::string_view name, std::string_view expected, py::handle value, Convert&& convert) {
+std::vector<T> list_from(std::string_view name, std::string_view expected, py::handle value,
+                         Convert&& convert) {
     if (is_text(value)) {
         wrong_type(name, expected, value);
     }
@@ -131,7 +132,8 @@ inline std::vector<TokenId> tokens_from(py::handle value) {
 
 /// @p Value by a table of its names.
 template <class Value, std::size_t n>
-Value choice_from(std::string_view name, py::handle value, const std::pair<std::string_view, Value> (&known)[n]) {
+Value choice_from(std::string_view name, py::handle value,
+                  const std::pair<std::string_view, Value> (&known)[n]) {
     if (!PyUnicode_Check(value.ptr())) {
         wrong_type(name, "a name (str)", value);
     }

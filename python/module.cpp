@@ -74,20 +74,22 @@ void add_exceptions(py::module_& m) {
     exceptions.error = make_exception(m, "Error", "Base of everything that this module raises on purpose.",
                                       py::make_tuple(py::handle(PyExc_RuntimeError)));
     const py::handle error(exceptions.error);
-    exceptions.file = make_exception(m, "FileError", "The operating system refused: no such file, no permission.",
-                                     py::make_tuple(error, py::handle(PyExc_OSError)));
+    exceptions.file =
+        make_exception(m, "FileError", "The operating system refused: no such file, no permission.",
+                       py::make_tuple(error, py::handle(PyExc_OSError)));
     exceptions.format = make_exception(m, "FormatError", "A file does not hold what its format demands.",
                                        py::make_tuple(error, value_error));
     exceptions.option =
         make_exception(m, "OptionError", "An option or an argument has no meaning, or contradicts another.",
                        py::make_tuple(error, value_error));
-    exceptions.context = make_exception(m, "ContextError",
-                                        "The tokens do not fit into the positions that the model has.",
-                                        py::make_tuple(error, value_error));
+    exceptions.context =
+        make_exception(m, "ContextError", "The tokens do not fit into the positions that the model has.",
+                       py::make_tuple(error, value_error));
     exceptions.numeric = make_exception(m, "NumericError", "A computation left the finite numbers.",
                                         py::make_tuple(error, py::handle(PyExc_ArithmeticError)));
-    exceptions.busy = make_exception(m, "BusyError", "A session is in use by another thread, or by an open stream.",
-                                     py::make_tuple(error));
+    exceptions.busy =
+        make_exception(m, "BusyError", "A session is in use by another thread, or by an open stream.",
+                       py::make_tuple(error));
     py::register_exception_translator(&translate);
 }
 
@@ -146,9 +148,10 @@ void add_result(py::module_& m) {
         .value("STOP", Flow::stop, "End the text after this token.");
     py::class_<Token>(m, "Token", "One new token, as a callback or a stream gives it.")
         .def_readonly("id", &Token::id)
-        .def_readonly("text", &Token::text,
-                      "What became certain of the text with this token: of this one, of earlier ones, or empty while "
-                      "a character or a stop string may be incomplete.")
+        .def_readonly(
+            "text", &Token::text,
+            "What became certain of the text with this token: of this one, of earlier ones, or empty while "
+            "a character or a stop string may be incomplete.")
         .def_property_readonly(
             "bytes", [](const Token& t) { return py::bytes(t.bytes); },
             "Those of this token alone; empty for the end-of-text token that ends the text.")
@@ -156,8 +159,8 @@ void add_result(py::module_& m) {
         .def_readonly("logprob", &Token::logprob, "Natural logarithm of its probability, if asked for.")
         .def("__str__", [](const Token& t) { return t.text; })
         .def("__repr__", [](const Token& t) {
-            return concat("<gpt2.Token id=", t.id, " index=", t.index, " text=",
-                          std::string(py::repr(py::str(t.text))), ">");
+            return concat("<gpt2.Token id=", t.id, " index=", t.index,
+                          " text=", std::string(py::repr(py::str(t.text))), ">");
         });
     py::class_<Timings>(m, "Timings", "Durations in seconds.")
         .def_readonly("ttft", &Timings::ttft, "Time to first token, from the start of the call.")
@@ -182,31 +185,32 @@ void add_result(py::module_& m) {
         .def_property_readonly(
             "stop_string",
             [](const Result& r) {
-                return r.result.finish_reason == FinishReason::stop_string ? py::object(as_str(r.result.stop_string))
-                                                                           : py::none();
+                return r.result.finish_reason == FinishReason::stop_string
+                           ? py::object(as_str(r.result.stop_string))
+                           : py::none();
             },
             "The one that ended the text, or None.")
         .def_property_readonly(
             "seed", [](const Result& r) { return r.result.seed; },
             "The one that gives this text again; None when nothing was drawn.")
         .def_property_readonly("prompt_tokens", [](const Result& r) { return r.result.prompt_tokens; })
-        .def_property_readonly("timings",
-                               [](const Result& r) {
-                                   return Timings{r.result.ttft.count(), r.result.tpot.count(),
-                                                  r.result.total.count()};
-                               })
+        .def_property_readonly(
+            "timings",
+            [](const Result& r) {
+                return Timings{r.result.ttft.count(), r.result.tpot.count(), r.result.total.count()};
+            })
         .def("__str__", [](const Result& r) { return r.result.text; })
         .def("__repr__", [](const Result& r) {
-            return concat("<gpt2.Result tokens=", r.result.tokens.size(), " finish_reason=",
-                          to_string(r.result.finish_reason), " text=", std::string(py::repr(py::str(r.result.text))),
-                          ">");
+            return concat("<gpt2.Result tokens=", r.result.tokens.size(),
+                          " finish_reason=", to_string(r.result.finish_reason),
+                          " text=", std::string(py::repr(py::str(r.result.text))), ">");
         });
 }
 
 // ---- Models
 
-LoadOptions load_options(py::handle weights, py::handle head, py::handle isa, py::handle threads, py::handle verify,
-                         py::handle huge_pages, py::handle screen_head) {
+LoadOptions load_options(py::handle weights, py::handle head, py::handle isa, py::handle threads,
+                         py::handle verify, py::handle huge_pages, py::handle screen_head) {
     LoadOptions options;
     options.weights = weights_from("weights", weights);
     options.head = weights_from("head", head);
@@ -243,7 +247,8 @@ py::str decoded(const std::string& bytes, const std::string& errors) {
 std::vector<TokenId> encode(const Model& model, py::handle text, bool special_tokens) {
     const std::string_view bytes = bytes_from("text", text);
     const py::gil_scoped_release released;
-    return model.model.tokenizer().encode(bytes, special_tokens ? SpecialTokens::recognized : SpecialTokens::as_text);
+    return model.model.tokenizer().encode(bytes, special_tokens ? SpecialTokens::recognized
+                                                                : SpecialTokens::as_text);
 }
 
 std::string decode(const Model& model, py::handle tokens) {
@@ -254,13 +259,16 @@ std::string decode(const Model& model, py::handle tokens) {
 
 constexpr const char* generate_doc =
     "Continues a prompt: str or bytes, or tokens.\n\n"
-    "callback is called with a Token after each; it may return Flow.STOP. Options have Hugging Face's names and\n"
-    "meanings, and are those of gpt2::GenerationConfig: max_new_tokens (20), do_sample (False: greedy), temperature,\n"
-    "top_k, top_p, min_p, repetition_penalty, seed, sample, stop_strings, logprobs, eos_token_id, ignore_eos,\n"
+    "callback is called with a Token after each; it may return Flow.STOP. Options have Hugging Face's names "
+    "and\n"
+    "meanings, and are those of gpt2::GenerationConfig: max_new_tokens (20), do_sample (False: greedy), "
+    "temperature,\n"
+    "top_k, top_p, min_p, repetition_penalty, seed, sample, stop_strings, logprobs, eos_token_id, "
+    "ignore_eos,\n"
     "overflow (\"error\" or \"slide\"). Without the interpreter's lock (GIL) but for the callback.";
-constexpr const char* stream_doc =
-    "As generate(), but returns an iterator over Tokens, each of which is computed when it is asked for. close(), or\n"
-    "the end of a with statement, ends the text early.";
+constexpr const char* stream_doc = "As generate(), but returns an iterator over Tokens, each of which is "
+                                   "computed when it is asked for. close(), or\n"
+                                   "the end of a with statement, ends the text early.";
 
 void add_tokenizer(py::class_<Model, std::shared_ptr<Model>>& model) {
     model
@@ -299,12 +307,13 @@ void add_tokenizer(py::class_<Model, std::shared_ptr<Model>>& model) {
 }
 
 void add_model(py::module_& m) {
-    py::class_<Model, std::shared_ptr<Model>> model(
-        m, "Model",
-        "A GPT-2 model: weights, tokenizer and configuration, all immutable. Any number of threads may use one.");
+    py::class_<Model, std::shared_ptr<Model>> model(m, "Model",
+                                                    "A GPT-2 model: weights, tokenizer and configuration, "
+                                                    "all immutable. Any number of threads may use one.");
     model
-        .def(py::init([](const std::filesystem::path& path, py::handle weights, py::handle head, py::handle isa,
-                         py::handle threads, py::handle verify, py::handle huge_pages, py::handle screen_head) {
+        .def(py::init([](const std::filesystem::path& path, py::handle weights, py::handle head,
+                         py::handle isa, py::handle threads, py::handle verify, py::handle huge_pages,
+                         py::handle screen_head) {
                  return load(path, py::none(),
                              load_options(weights, head, isa, threads, verify, huge_pages, screen_head));
              }),
@@ -312,9 +321,12 @@ void add_model(py::module_& m) {
              py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("verify") = false,
              py::arg("huge_pages") = false, py::arg("screen_head") = false,
              "Loads the file of a converted model, or a Hugging Face directory.\n\n"
-             "weights, head: \"float32\", \"float16\", \"bfloat16\", \"int8\" or \"int4\", the format of the matrices\n"
-             "in memory and of the output head; None keeps the file's. isa: the instruction set; None takes the best.\n"
-             "threads: for this model alone; None shares those of the process. verify: as verify(). huge_pages: copy\n"
+             "weights, head: \"float32\", \"float16\", \"bfloat16\", \"int8\" or \"int4\", the format of the "
+             "matrices\n"
+             "in memory and of the output head; None keeps the file's. isa: the instruction set; None takes "
+             "the best.\n"
+             "threads: for this model alone; None shares those of the process. verify: as verify(). "
+             "huge_pages: copy\n"
              "the weights into pages of 2 MiB. screen_head: see gpt2::LoadOptions.")
         .def_static(
             "from_bytes",
@@ -358,8 +370,8 @@ void add_model(py::module_& m) {
             py::arg("prompt"), stream_doc)
         .def("__repr__", [](const Model& m2) {
             const Config& c = m2.model.config();
-            return concat("<gpt2.Model n_layer=", c.n_layer, " n_embd=", c.n_embd, " vocab_size=", c.vocab_size,
-                          " isa=", to_string(m2.model.isa()), ">");
+            return concat("<gpt2.Model n_layer=", c.n_layer, " n_embd=", c.n_embd,
+                          " vocab_size=", c.vocab_size, " isa=", to_string(m2.model.isa()), ">");
         });
     add_tokenizer(model);
 }
@@ -370,29 +382,33 @@ void add_stream(py::module_& m) {
     py::class_<Stream>(m, "Stream", "An iterator over the Tokens of a text in the making.")
         .def("__iter__", [](py::object self) { return self; })
         .def("__next__", &Stream::next)
-        .def("close", &Stream::close, "Ends the text here. Any thread may call it; calling it again does nothing.")
+        .def("close", &Stream::close,
+             "Ends the text here. Any thread may call it; calling it again does nothing.")
         .def("__enter__", [](py::object self) { return self; })
         .def("__exit__", [](Stream& s, const py::args&) { s.close(); })
-        .def_property_readonly("result", &Stream::result,
-                               "The Result, once the text has ended or was closed; None before, and when nothing was "
-                               "generated.");
+        .def_property_readonly(
+            "result", &Stream::result,
+            "The Result, once the text has ended or was closed; None before, and when nothing was "
+            "generated.");
 }
 
 void add_session(py::module_& m) {
-    py::class_<Session, std::shared_ptr<Session>>(
-        m, "Session",
-        "One sequence of tokens with its keys and values. It serves one caller at a time: a second one, or one while "
-        "a stream is open, gets a BusyError.")
+    py::class_<Session, std::shared_ptr<Session>>(m, "Session",
+                                                  "One sequence of tokens with its keys and values. It "
+                                                  "serves one caller at a time: a second one, or one while "
+                                                  "a stream is open, gets a BusyError.")
         .def(py::init([](const std::shared_ptr<Model>& model, py::handle kv_dtype) {
                  return std::make_shared<Session>(model, kv_dtype_from(kv_dtype));
              }),
              py::arg("model"), py::kw_only(), py::arg("kv_dtype") = py::none(),
              "kv_dtype: \"float32\" or \"float16\", of keys and values; None takes the model's default.")
         .def("forward", &forward, py::arg("tokens"), py::kw_only(), py::arg("logits") = "last",
-             "Appends tokens. Returns a copy of the logits: float32, of shape [V] after the last token, of [n, V] after\n"
+             "Appends tokens. Returns a copy of the logits: float32, of shape [V] after the last token, of "
+             "[n, V] after\n"
              "each with logits=\"all\", None with logits=\"none\".")
         .def("score", &score, py::arg("tokens"),
-             "Appends tokens. Returns the natural logarithm of the probability of each, given those before; NaN at\n"
+             "Appends tokens. Returns the natural logarithm of the probability of each, given those before; "
+             "NaN at\n"
              "position 0.")
         .def(
             "truncate",
@@ -439,9 +455,11 @@ void add_session(py::module_& m) {
             },
             "A copy of the logits that the last pass left, float32 [rows, V].")
         .def_property_readonly("kv_dtype", [](const Session& s) { return to_string(s.session.kv_dtype()); })
-        .def_property_readonly("model", [](const Session& s) { return std::const_pointer_cast<Model>(s.model); });
+        .def_property_readonly("model",
+                               [](const Session& s) { return std::const_pointer_cast<Model>(s.model); });
     m.def("forward", &forward_batch, py::arg("items"), py::kw_only(), py::arg("logits") = "last",
-          "One pass that appends tokens to several sessions of one model: items is a list of (session, tokens).\n"
+          "One pass that appends tokens to several sessions of one model: items is a list of (session, "
+          "tokens).\n"
           "Returns a list of what Session.forward() would return for each, bit for bit.");
 }
 

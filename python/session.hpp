@@ -37,7 +37,8 @@ struct Model {
 /// A Session that says so when it is used twice at once.
 struct Session {
     Session(std::shared_ptr<const Model> of, std::optional<KvDtype> kv_dtype)
-        : model(std::move(of)), session(model->model, {.pool = model->pool, .kv_dtype = kv_dtype, .profile = {}}) {}
+        : model(std::move(of)),
+          session(model->model, {.pool = model->pool, .kv_dtype = kv_dtype, .profile = {}}) {}
 
     std::shared_ptr<const Model> model;
     gpt2::Session session;
@@ -79,7 +80,8 @@ inline py::object logits_as(Logits wanted, const gpt2::Session& session) {
     return wanted == Logits::all ? py::object(all_logits(session)) : last_logits(session);
 }
 
-/// The tokens of a prompt: str or bytes, or tokens. An empty text begins with <|endoftext|> where nothing is before it.
+/// The tokens of a prompt: str or bytes, or tokens. An empty text begins with <|endoftext|> where nothing is
+/// before it.
 inline std::vector<TokenId> prompt_from(const Gpt2Model& model, py::handle prompt, bool begins) {
     if (!is_text(prompt)) {
         return tokens_from(prompt);
@@ -123,8 +125,8 @@ inline Flow flow_from(py::handle answer) {
     return answer.cast<Flow>();
 }
 
-/// Calls @p callback, and looks for signals: Ctrl-C raises KeyboardInterrupt and ends the text. Without a callback that
-/// is every 50 ms, as the lock may have to be waited for.
+/// Calls @p callback, and looks for signals: Ctrl-C raises KeyboardInterrupt and ends the text. Without a
+/// callback that is every 50 ms, as the lock may have to be waited for.
 class Listener {
 public:
     explicit Listener(py::object callback) : callback_(std::move(callback)) {}
@@ -147,7 +149,8 @@ private:
     std::chrono::steady_clock::time_point next_look_{};
 };
 
-inline Result generate(Session& session, py::handle prompt, const py::object& callback, const py::kwargs& options) {
+inline Result generate(Session& session, py::handle prompt, const py::object& callback,
+                       const py::kwargs& options) {
     const GenerationConfig config = config_from(options);
     if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
         wrong_type("callback", "something to call", callback);

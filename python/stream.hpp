@@ -23,9 +23,10 @@
 
 namespace gpt2::python {
 
-/// Generates in a thread of its own, one token for each that is asked for: between tokens the thread waits. So what
-/// a consumer does not want is never computed, and after close() the session holds what he has seen. The thread never
-/// touches Python; it begins with the first token, and is joined when the text ends, by close(), or by the destructor.
+/// Generates in a thread of its own, one token for each that is asked for: between tokens the thread waits.
+/// So what a consumer does not want is never computed, and after close() the session holds what he has seen.
+/// The thread never touches Python; it begins with the first token, and is joined when the text ends, by
+/// close(), or by the destructor.
 class Stream {
 public:
     /// @throws OptionError, ContextError  for what can be known before any work
@@ -48,7 +49,8 @@ public:
     /// The next token. @throws StopIteration behind the last, and whatever ended the text before
     Token next() {
         if (asked_.exchange(true)) {
-            throw py::value_error("stream: expected one caller at a time, found another one waiting for a token");
+            throw py::value_error(
+                "stream: expected one caller at a time, found another one waiting for a token");
         }
         const Asked asked(asked_);
         if (!use_) {
@@ -70,8 +72,8 @@ public:
         throw py::stop_iteration();
     }
 
-    /// Ends the text here. What was generated is in result(). Where another thread waits for a token, it is that one
-    /// which has reached the end then.
+    /// Ends the text here. What was generated is in result(). Where another thread waits for a token, it is
+    /// that one which has reached the end then.
     void close() {
         end();
         if (!asked_.exchange(true)) {
@@ -138,9 +140,10 @@ private:
         std::optional<Result> result;
         std::exception_ptr error;
         try {
-            result = Result{session_->session.generate(prompt_, config_,
-                                                       [this](const GeneratedToken& token) { return hand_over(token); }),
-                            config_.logprobs};
+            result = Result{
+                session_->session.generate(prompt_, config_,
+                                           [this](const GeneratedToken& token) { return hand_over(token); }),
+                config_.logprobs};
         } catch (...) {
             error = std::current_exception();
         }

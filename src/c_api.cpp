@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 
-// libgpt2: c/gpt2.h over the headers. Each function checks what C cannot, calls the engine, and turns what that
-// throws into a status.
+// libgpt2: c/gpt2.h over the headers. Each function checks what C cannot, calls the engine, and turns what
+// that throws into a status.
 
 #include "exclusive_use.hpp"
 #include "gpt2.h"
@@ -154,8 +154,9 @@ template <class Optional> auto optional(std::string_view name, const Optional& g
         return std::optional<Value>(given.value);
     }
     if (given.value != Value{}) {
-        throw OptionError(concat(name, ".value is ", given.value,
-                                 " but has no effect while is_set is 0; use gpt2_float(), gpt2_int() or gpt2_uint()"));
+        throw OptionError(
+            concat(name, ".value is ", given.value,
+                   " but has no effect while is_set is 0; use gpt2_float(), gpt2_int() or gpt2_uint()"));
     }
     return std::optional<Value>();
 }
@@ -175,7 +176,8 @@ std::optional<TokenId> optional_token(std::string_view name, const gpt2_optional
 constexpr std::uint64_t largest_structure = 4096;
 
 /// Writes @p size bytes: @p defaults, and 0 for members that only the caller knows.
-template <class Structure> void initialize(Structure* structure, std::size_t size, Structure defaults) noexcept {
+template <class Structure>
+void initialize(Structure* structure, std::size_t size, Structure defaults) noexcept {
     if (structure == nullptr || size < sizeof(std::uint64_t)) {
         return;
     }
@@ -184,16 +186,17 @@ template <class Structure> void initialize(Structure* structure, std::size_t siz
     std::memcpy(static_cast<void*>(structure), &defaults, std::min(size, sizeof defaults));
 }
 
-/// What the caller set, whichever version of the structure he was compiled with. Members that he does not know have
-/// their defaults, and those that are not known here must be 0, which is to say: they do nothing.
-template <class Structure> Structure known(std::string_view name, const Structure* given, Structure defaults) {
+/// What the caller set, whichever version of the structure he was compiled with. Members that he does not
+/// know have their defaults, and those that are not known here must be 0, which is to say: they do nothing.
+template <class Structure>
+Structure known(std::string_view name, const Structure* given, Structure defaults) {
     if (given == nullptr) {
         return defaults;
     }
     const std::uint64_t size = given->size;
     if (size < 2 * sizeof(std::uint64_t) || size > largest_structure || size % sizeof(std::uint64_t) != 0) {
-        throw OptionError(concat(name, ".size is ", size, ", expected what ", name, "_init() sets, ",
-                                 sizeof(Structure)));
+        throw OptionError(
+            concat(name, ".size is ", size, ", expected what ", name, "_init() sets, ", sizeof(Structure)));
     }
     const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
     for (std::size_t i = sizeof(Structure); i < size; ++i) {
@@ -262,9 +265,10 @@ gpt2::LoadOptions load_options(const gpt2_load_options* given) {
     options.weights = weight_type("weights", c.weights);
     options.head = weight_type("head", c.head);
     options.isa = isa_of(c.isa);
-    options.residency = choice("residency", c.residency, GPT2_RESIDENCY_HUGE_PAGES) == GPT2_RESIDENCY_HUGE_PAGES
-                            ? gpt2::Residency::huge_pages
-                            : gpt2::Residency::mapped;
+    options.residency =
+        choice("residency", c.residency, GPT2_RESIDENCY_HUGE_PAGES) == GPT2_RESIDENCY_HUGE_PAGES
+            ? gpt2::Residency::huge_pages
+            : gpt2::Residency::mapped;
     options.verify = flag("verify", c.verify);
     options.screen_head = flag("screen_head", c.screen_head);
     options.pool = pool_of(c.pool);
@@ -323,7 +327,8 @@ gpt2_bytes bytes_of(std::string_view text) noexcept {
 
 /// A copy for gpt2_free(), with @p zeros elements behind it; never null.
 template <class T> T* allocated_copy(std::span<const T> values, std::size_t zeros) {
-    auto* const copy = static_cast<T*>(std::calloc(values.size() + std::max<std::size_t>(zeros, 1), sizeof(T)));
+    auto* const copy =
+        static_cast<T*>(std::calloc(values.size() + std::max<std::size_t>(zeros, 1), sizeof(T)));
     if (copy == nullptr) {
         throw std::bad_alloc();
     }
@@ -393,7 +398,8 @@ void forward_batch(std::span<const gpt2_batch_item> items) {
         require_reserved(item.reserved);
         gpt2_session& session = required(item.session, "session");
         sessions.push_back(&session);
-        batch.push_back({&session.session, array(item.tokens, item.n_tokens, "tokens"), logits_of(item.logits)});
+        batch.push_back(
+            {&session.session, array(item.tokens, item.n_tokens, "tokens"), logits_of(item.logits)});
     }
     std::ranges::sort(sessions); // one that is there twice is for the engine to refuse
     sessions.erase(std::ranges::unique(sessions).begin(), sessions.end());
@@ -571,8 +577,8 @@ std::size_t gpt2_model_bytes_read(const gpt2_model* model) {
 
 // ---- Tokenizer
 
-gpt2_status gpt2_encode(const gpt2_model* model, const char* text, std::size_t size, std::int32_t special_tokens,
-                        std::int32_t** tokens, std::size_t* n_tokens) {
+gpt2_status gpt2_encode(const gpt2_model* model, const char* text, std::size_t size,
+                        std::int32_t special_tokens, std::int32_t** tokens, std::size_t* n_tokens) {
     return guarded([&] {
         required(tokens, "tokens");
         required(n_tokens, "n_tokens");
@@ -585,8 +591,8 @@ gpt2_status gpt2_encode(const gpt2_model* model, const char* text, std::size_t s
     });
 }
 
-gpt2_status gpt2_encode_prompt(const gpt2_model* model, const char* text, std::size_t size, std::int32_t** tokens,
-                               std::size_t* n_tokens) {
+gpt2_status gpt2_encode_prompt(const gpt2_model* model, const char* text, std::size_t size,
+                               std::int32_t** tokens, std::size_t* n_tokens) {
     return guarded([&] {
         required(tokens, "tokens");
         required(n_tokens, "n_tokens");
@@ -594,8 +600,8 @@ gpt2_status gpt2_encode_prompt(const gpt2_model* model, const char* text, std::s
     });
 }
 
-gpt2_status gpt2_decode(const gpt2_model* model, const std::int32_t* tokens, std::size_t n_tokens, char** bytes,
-                        std::size_t* size) {
+gpt2_status gpt2_decode(const gpt2_model* model, const std::int32_t* tokens, std::size_t n_tokens,
+                        char** bytes, std::size_t* size) {
     return guarded([&] {
         required(bytes, "bytes");
         required(size, "size");
@@ -618,7 +624,8 @@ std::size_t gpt2_n_tokens(const gpt2_model* model) {
 }
 
 std::int32_t gpt2_special_token(const gpt2_model* model, const char* name) {
-    return model != nullptr && name != nullptr ? token_or_none(model->model.tokenizer().special_token(name)) : -1;
+    return model != nullptr && name != nullptr ? token_or_none(model->model.tokenizer().special_token(name))
+                                               : -1;
 }
 
 std::int32_t gpt2_is_special(const gpt2_model* model, std::int32_t token) {
@@ -651,8 +658,8 @@ gpt2_status gpt2_generate(const gpt2_model* model, const char* prompt, std::size
                           gpt2_result** result) {
     return guarded([&] {
         const std::string_view text = text_of(prompt, size, "prompt");
-        hand_out(required(model, "model").model.generate(text, generation_config(config),
-                                                         stream_callback(callback, user_data)),
+        hand_out(required(model, "model")
+                     .model.generate(text, generation_config(config), stream_callback(callback, user_data)),
                  result);
     });
 }
@@ -734,8 +741,7 @@ gpt2_status gpt2_session_create(const gpt2_model* model, const gpt2_session_opti
                                 gpt2_session** session) {
     return guarded([&] {
         required(session, "session");
-        *session =
-            new gpt2_session{gpt2::Session(required(model, "model").model, session_options(options))};
+        *session = new gpt2_session{gpt2::Session(required(model, "model").model, session_options(options))};
     });
 }
 
@@ -776,7 +782,8 @@ gpt2_status gpt2_session_position(const gpt2_session* session, std::size_t* posi
     return with_session(session, [&] { required(position, "position") = session->session.position(); });
 }
 
-gpt2_status gpt2_session_tokens(const gpt2_session* session, const std::int32_t** tokens, std::size_t* n_tokens) {
+gpt2_status gpt2_session_tokens(const gpt2_session* session, const std::int32_t** tokens,
+                                std::size_t* n_tokens) {
     return with_session(session, [&] {
         required(tokens, "tokens");
         const std::span<const TokenId> found = session->session.tokens();
@@ -799,8 +806,8 @@ std::int32_t gpt2_session_kv_dtype(const gpt2_session* session) {
 }
 
 gpt2_status gpt2_session_generate(gpt2_session* session, const std::int32_t* prompt, std::size_t n_tokens,
-                                  const gpt2_generation_config* config, gpt2_callback callback, void* user_data,
-                                  gpt2_result** result) {
+                                  const gpt2_generation_config* config, gpt2_callback callback,
+                                  void* user_data, gpt2_result** result) {
     return with_session(session, [&] {
         hand_out(session->session.generate(array(prompt, n_tokens, "prompt"), generation_config(config),
                                            stream_callback(callback, user_data)),

@@ -6,8 +6,8 @@
 #include <atomic>
 
 /// @file
-/// What other languages need around a Session, which serves one caller at a time: they learn of a mistake by an
-/// error instead of by a crash.
+/// What other languages need around a Session, which serves one caller at a time: they learn of a mistake by
+/// an error instead of by a crash.
 
 namespace gpt2::bindings {
 
@@ -15,7 +15,8 @@ namespace gpt2::bindings {
 class BusyError : public Error {
 public:
     BusyError()
-        : Error("session: expected one that nothing else is using, found one in use by another thread, by an open "
+        : Error("session: expected one that nothing else is using, found one in use by another thread, by an "
+                "open "
                 "stream, or by the call that calls back") {}
 };
 

@@ -34,7 +34,8 @@ static void check_ok(gpt2_status status, const char* what, int line) {
 #define OK(call) check_ok((call), #call, __LINE__)
 
 /* A call that must fail with this status and a message that has this text in it. */
-static void check_fails(gpt2_status status, gpt2_status expected, const char* text, const char* what, int line) {
+static void check_fails(gpt2_status status, gpt2_status expected, const char* text, const char* what,
+                        int line) {
     if (status != expected || strstr(gpt2_last_error(), text) == NULL) {
         printf("line %d: %s\n    expected %s, \"...%s...\"\n    found %s, \"%s\"\n", line, what,
                gpt2_status_name(expected), text, gpt2_status_name(status), gpt2_last_error());
@@ -133,7 +134,8 @@ static void test_null_is_harmless(void) {
     gpt2_load_options_init_sized(NULL, 100);
     gpt2_session_options_init_sized(NULL, 100);
     gpt2_generation_config_init_sized(NULL, 100);
-    CHECK(gpt2_model_vocab_size(NULL) == 0 && gpt2_model_n_positions(NULL) == 0 && gpt2_model_n_embd(NULL) == 0);
+    CHECK(gpt2_model_vocab_size(NULL) == 0 && gpt2_model_n_positions(NULL) == 0 &&
+          gpt2_model_n_embd(NULL) == 0);
     CHECK(gpt2_model_n_layer(NULL) == 0 && gpt2_model_n_head(NULL) == 0 && gpt2_model_n_inner(NULL) == 0);
     CHECK(gpt2_model_bos_token(NULL) == -1 && gpt2_model_eos_token(NULL) == -1);
     CHECK(strcmp(gpt2_model_isa(NULL), "") == 0 && gpt2_model_bytes_read(NULL) == 0);
@@ -185,7 +187,8 @@ static void test_load(void) {
         size_t bytes;
         OK(gpt2_model_load(TINY, &options, &model));
         bytes = gpt2_model_bytes_read(model);
-        CHECK(options.weights < GPT2_WEIGHTS_FLOAT16 || bytes < (size_t)2 * (300 * 40 + 2 * (4 * 1600 + 2 * 2880)) * 2);
+        CHECK(options.weights < GPT2_WEIGHTS_FLOAT16 ||
+              bytes < (size_t)2 * (300 * 40 + 2 * (4 * 1600 + 2 * 2880)) * 2);
         if (options.weights > GPT2_WEIGHTS_FLOAT32) {
             FAILS(GPT2_ERROR_OPTION, "verify", gpt2_model_verify(model, NULL, NULL));
         }
@@ -302,7 +305,8 @@ static void test_tokenizer(void) {
     CHECK(same_text(token, "the"));
     CHECK(gpt2_special_token(model, "<|endoftext|>") == 256 && gpt2_special_token(model, "the") == -1);
     CHECK(gpt2_special_token(model, NULL) == -1);
-    CHECK(gpt2_is_special(model, 256) == 1 && gpt2_is_special(model, 259) == 0 && gpt2_is_special(model, -1) == 0);
+    CHECK(gpt2_is_special(model, 256) == 1 && gpt2_is_special(model, 259) == 0 &&
+          gpt2_is_special(model, -1) == 0);
 
     tokens = NULL;
     bytes = NULL;
@@ -325,7 +329,8 @@ static void test_tokenizer(void) {
     FAILS(GPT2_ERROR_OPTION, "model: expected a pointer", gpt2_encode_prompt(NULL, "a", 1, &tokens, &n));
     FAILS(GPT2_ERROR_OPTION, "text: expected a pointer", gpt2_encode_prompt(model, NULL, 1, &tokens, &n));
     FAILS(GPT2_ERROR_OPTION, "tokens: expected a pointer", gpt2_encode_prompt(model, "a", 1, NULL, &n));
-    FAILS(GPT2_ERROR_OPTION, "n_tokens: expected a pointer", gpt2_encode_prompt(model, "a", 1, &tokens, NULL));
+    FAILS(GPT2_ERROR_OPTION, "n_tokens: expected a pointer",
+          gpt2_encode_prompt(model, "a", 1, &tokens, NULL));
     CHECK(tokens == NULL && bytes == NULL);
     gpt2_model_free(model);
 }
@@ -403,7 +408,8 @@ static void test_generation(const gpt2_model* model) {
 
     CHECK(streamed.n == expected.n && memcmp(streamed.ids, expected.tokens, n * sizeof *tokens) == 0);
     CHECK(memcmp(streamed.logprobs, expected.logprobs, n * sizeof *logprobs) == 0);
-    CHECK(streamed.text_size == expected.text_size && memcmp(streamed.text, expected.text, streamed.text_size) == 0);
+    CHECK(streamed.text_size == expected.text_size &&
+          memcmp(streamed.text, expected.text, streamed.text_size) == 0);
     CHECK(gpt2_result_bytes(result).size == streamed.bytes_size);
     CHECK(memcmp(gpt2_result_bytes(result).data, streamed.bytes, streamed.bytes_size) == 0);
     gpt2_result_free(result);
@@ -471,7 +477,8 @@ static void test_generation_errors(const gpt2_model* model) {
     config.member = given;                                                                                   \
     FAILS(GPT2_ERROR_OPTION, message, gpt2_generate(model, "a", 1, &config, NULL, NULL, &result))
     BAD_OPTION(max_new_tokens, -1, "max_new_tokens is -1, expected 0 or more");
-    BAD_OPTION(temperature, gpt2_float(0.5f), "temperature is set but has no effect while do_sample is false");
+    BAD_OPTION(temperature, gpt2_float(0.5f),
+               "temperature is set but has no effect while do_sample is false");
     BAD_OPTION(temperature, gpt2_float(-1.0f), "temperature is -1");
     BAD_OPTION(temperature.value, 0.5f, "temperature.value is 0.5 but has no effect while is_set is 0");
     BAD_OPTION(top_k.value, 5, "top_k.value is 5 but has no effect");
@@ -494,17 +501,22 @@ static void test_generation_errors(const gpt2_model* model) {
     FAILS(GPT2_ERROR_OPTION, "stop_strings: expected a pointer",
           gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
     text.size = 0;
-    FAILS(GPT2_ERROR_OPTION, "stop_strings[0] is empty", gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
+    FAILS(GPT2_ERROR_OPTION, "stop_strings[0] is empty",
+          gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
 #undef BAD_OPTION
     gpt2_generation_config_init(&config);
     config.max_new_tokens = 1 << 20;
-    FAILS(GPT2_ERROR_CONTEXT, "max_new_tokens (1048576)", gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
-    FAILS(GPT2_ERROR_OPTION, "model: expected a pointer", gpt2_generate(NULL, "a", 1, NULL, NULL, NULL, &result));
-    FAILS(GPT2_ERROR_OPTION, "prompt: expected a pointer", gpt2_generate(model, NULL, 1, NULL, NULL, NULL, &result));
+    FAILS(GPT2_ERROR_CONTEXT, "max_new_tokens (1048576)",
+          gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
+    FAILS(GPT2_ERROR_OPTION, "model: expected a pointer",
+          gpt2_generate(NULL, "a", 1, NULL, NULL, NULL, &result));
+    FAILS(GPT2_ERROR_OPTION, "prompt: expected a pointer",
+          gpt2_generate(model, NULL, 1, NULL, NULL, NULL, &result));
     FAILS(GPT2_ERROR_OPTION, "found 7", gpt2_generate(model, "a", 1, NULL, answer_seven, NULL, &result));
     for (i = 0; i < sizeof thrown / sizeof thrown[0]; ++i) {
         char what = thrown[i].what;
-        FAILS(thrown[i].status, thrown[i].message, gpt2_generate(model, "a", 1, NULL, engine_throw, &what, &result));
+        FAILS(thrown[i].status, thrown[i].message,
+              gpt2_generate(model, "a", 1, NULL, engine_throw, &what, &result));
     }
     CHECK(result == NULL);
 }
@@ -526,7 +538,8 @@ static void test_structures_that_grow(const gpt2_model* model) {
     gpt2_result* result = NULL;
     size_t n = 0;
     size_t i;
-    const size_t first = offsetof(gpt2_generation_config, temperature); /* a program that knows max_new_tokens only */
+    const size_t first =
+        offsetof(gpt2_generation_config, temperature); /* a program that knows max_new_tokens only */
 
     memset(&small, 0xee, sizeof small);
     gpt2_generation_config_init_sized(&small.config, first);
@@ -611,7 +624,8 @@ static void test_session(const gpt2_model* model, const char* path) {
 
     OK(gpt2_session_truncate(session, 0));
     OK(gpt2_session_score(session, tokens, n_tokens, scores));
-    CHECK(isnan(scores[0]) && memcmp(scores + 1, expected_scores + 1, (n_tokens - 1) * sizeof scores[0]) == 0);
+    CHECK(isnan(scores[0]) &&
+          memcmp(scores + 1, expected_scores + 1, (n_tokens - 1) * sizeof scores[0]) == 0);
     OK(gpt2_session_score(session, NULL, 0, NULL));
     CHECK(gpt2_session_kv_dtype(session) == GPT2_KV_FLOAT32);
     gpt2_session_free(session);
@@ -641,7 +655,8 @@ static void test_session_options(const gpt2_model* model) {
     options.reserved = 1;
     FAILS(GPT2_ERROR_OPTION, "reserved is 1", gpt2_session_create(model, &options, &session));
     options.size = 0;
-    FAILS(GPT2_ERROR_OPTION, "gpt2_session_options.size is 0", gpt2_session_create(model, &options, &session));
+    FAILS(GPT2_ERROR_OPTION, "gpt2_session_options.size is 0",
+          gpt2_session_create(model, &options, &session));
     FAILS(GPT2_ERROR_OPTION, "model: expected a pointer", gpt2_session_create(NULL, NULL, &session));
     FAILS(GPT2_ERROR_OPTION, "session: expected a pointer", gpt2_session_create(model, NULL, NULL));
     CHECK(session == NULL);
@@ -679,7 +694,8 @@ static void test_session_errors(const gpt2_model* tiny) {
           gpt2_session_generate(NULL, tokens, 1, NULL, NULL, NULL, NULL));
     FAILS(GPT2_ERROR_OPTION, "prompt: expected a pointer",
           gpt2_session_generate(session, NULL, 1, NULL, NULL, NULL, NULL));
-    FAILS(GPT2_ERROR_OPTION, "found neither", gpt2_session_generate(session, NULL, 0, NULL, NULL, NULL, NULL));
+    FAILS(GPT2_ERROR_OPTION, "found neither",
+          gpt2_session_generate(session, NULL, 0, NULL, NULL, NULL, NULL));
     FAILS(GPT2_ERROR_CONTEXT, "20", gpt2_session_generate(session, tokens, 5, NULL, NULL, NULL, NULL));
     CHECK(position_of(session) == 0);
     gpt2_session_free(session);
