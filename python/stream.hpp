@@ -83,7 +83,10 @@ public:
     }
 
     /// Nothing before the end.
-    [[nodiscard]] const std::optional<Result>& result() const { return result_; }
+    [[nodiscard]] std::optional<Result> result() {
+        const std::lock_guard lock(mutex_);
+        return result_;
+    }
 
 private:
     /// Puts the flag down again.

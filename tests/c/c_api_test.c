@@ -90,7 +90,7 @@ static unsigned char* read_file(const char* path, size_t* size, void** memory) {
 }
 
 static void test_version_and_names(void) {
-    char version[32];
+    char version[64];
     const int32_t number = gpt2_version_number();
     int i;
     snprintf(version, sizeof version, "%d.%d.%d", number / 10000, number / 100 % 100, number % 100);

@@ -46,6 +46,15 @@ def n_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def has_threads(expected: int) -> bool:
+    """The system may list a thread for a moment after it was joined."""
+    for _ in range(3000):
+        if n_threads() == expected:
+            return True
+        time.sleep(0.01)
+    return False
+
+
 # What it computes.
 
 
@@ -290,8 +299,8 @@ def test_bad_arguments(tiny: gpt2.Model) -> None:
     anything: Any = gpt2
     session = gpt2.Session(tiny)
     for call, message in (
-        (lambda: anything.Model(TINY, weights="float64"), "weights is \"float64\""),
-        (lambda: anything.Model(TINY, isa="mmx"), "isa is \"mmx\""),
+        (lambda: anything.Model(TINY, weights="float64"), 'weights is "float64"'),
+        (lambda: anything.Model(TINY, isa="mmx"), 'isa is "mmx"'),
         (lambda: anything.Model(TINY, threads=0), "found 0"),
         (lambda: anything.Session(tiny, kv_dtype="int8"), "kv_dtype is"),
         (lambda: session.forward([1], logits=anything.__name__), "logits is"),
@@ -365,7 +374,7 @@ def test_a_stream_computes_what_is_asked_for(model: gpt2.Model) -> None:
     threads = n_threads()
     with session.stream(tokens) as stream:
         seen = [next(stream).id for _ in range(4)]
-        assert n_threads() == threads + 1
+        assert has_threads(threads + 1)
         time.sleep(0.1)  # in which nothing is computed
         with pytest.raises(gpt2.BusyError):
             session.forward([1])
@@ -373,7 +382,7 @@ def test_a_stream_computes_what_is_asked_for(model: gpt2.Model) -> None:
             session.position
         with pytest.raises(gpt2.BusyError):
             session.stream("")
-    assert n_threads() == threads
+    assert has_threads(threads)
     assert seen == whole[:4]
     assert session.tokens == tokens + whole[:3]  # nobody has read the last one
     assert stream.result is not None
@@ -400,7 +409,7 @@ def test_streams_leave_no_threads(model: gpt2.Model) -> None:
     with pytest.raises(KeyError):
         fails()
     gc.collect()
-    assert n_threads() == threads
+    assert has_threads(threads)
 
 
 def test_a_stream_is_closed_by_another_thread(model: gpt2.Model) -> None:
@@ -579,7 +588,8 @@ def test_types(tmp_path: Path) -> None:
     allowed = tmp_path / "allowed"
     allowed.write_text("gpt2\\._gpt2\n")
     command += ["--allowlist", str(allowed), "--mypy-config-file", str(tmp_path / "mypy.ini")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    environment = {**os.environ, "MYPYPATH": str(Path(gpt2.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
