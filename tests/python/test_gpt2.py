@@ -581,16 +581,18 @@ def test_options_are_those_of_the_library() -> None:
     assert all(names == members for names in described.values())
 
 
-def test_types(tmp_path: Path) -> None:
+def test_types_are_those_of_the_module(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    (tmp_path / "mypy.ini").write_text("[mypy]\n")
     command = [sys.executable, "-m", "mypy.stubtest", "gpt2", "--ignore-missing-stub", "--concise"]
-    allowed = tmp_path / "allowed"
-    allowed.write_text("gpt2\\._gpt2\n")
-    command += ["--allowlist", str(allowed), "--mypy-config-file", str(tmp_path / "mypy.ini")]
     environment = {**os.environ, "MYPYPATH": str(Path(gpt2.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+    how_pybind11_makes_classes = ("metaclass differs", "__init__ is inconsistent, stub does not have *args")
+    lines = [
+        line
+        for line in (done.stdout + done.stderr).splitlines()
+        if not any(text in line for text in how_pybind11_makes_classes)
+    ]
+    assert lines == []
 
 
 def test_everything_has_a_docstring() -> None:
