@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 
 # cmake -DKIND=<kind> -DSOURCE=<repository> -DBUILD=<build folder> -DWORK=<scratch folder> -DCXX=<compiler>
-#       -DGENERATOR=<generator> -P run.cmake
+#       -DCC=<C compiler, if libgpt2 is built> -DGENERATOR=<generator> -P run.cmake
 # KIND install:         installs BUILD under WORK, checks what lies there, and moves the tree, because an
 #                       installed package must not depend on where it was put first
 # KIND find_package, pkg_config: builds and runs a consumer from that tree
+# KIND c:               the same in C, by the CMake package and by pkg-config
 # KIND add_subdirectory: builds and runs a consumer that takes the source in
 set(model "${SOURCE}/models/novella-f16.safetensors")
 set(prefix "${WORK}/a prefix")
@@ -29,7 +30,7 @@ if(KIND STREQUAL "install")
         message(FATAL_ERROR "installed headers: ${installed}\nexpected: ${expected}")
     endif()
     # A path of the machine that built the package has no business in it.
-    file(GLOB_RECURSE files "${prefix}/share/*.cmake" "${prefix}/share/*.pc")
+    file(GLOB_RECURSE files "${prefix}/*.cmake" "${prefix}/*.pc")
     foreach(file IN LISTS files)
         file(READ "${file}" text)
         foreach(path IN ITEMS "${SOURCE}" "${BUILD}" "first place")
@@ -57,3 +58,15 @@ run(
 )
 run("${CMAKE_COMMAND}" --build "${folder}")
 run("${folder}/consumer" "${model}")
+
+if(KIND STREQUAL "c")
+    file(GLOB_RECURSE pc "${prefix}/libgpt2.pc")
+    get_filename_component(pkgconfig "${pc}" DIRECTORY)
+    get_filename_component(libraries "${pkgconfig}" DIRECTORY)
+    set(ENV{PKG_CONFIG_PATH} "${pkgconfig}:$ENV{PKG_CONFIG_PATH}")
+    set(ENV{LD_LIBRARY_PATH} "${libraries}")
+    # eval: pkg-config escapes blanks in a path for the shell to read again.
+    set(flags "$(pkg-config --cflags --libs libgpt2)")
+    run(sh -c "eval \"'${CC}' -std=c99 '${SOURCE}/examples/c/hello.c' -o '${folder}/by-pkg-config' ${flags}\"")
+    run("${folder}/by-pkg-config" "${model}")
+endif()

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+
+import builtins
+from os import PathLike
+from types import TracebackType
+from typing import Callable, ClassVar, Iterable, Iterator, Literal, SupportsIndex, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypeAlias
+
+_Weights: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+_Isa: TypeAlias = Literal["portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni"]
+_KvDtype: TypeAlias = Literal["float32", "float16"]
+_Overflow: TypeAlias = Literal["error", "slide"]
+_Tokens: TypeAlias = Iterable[SupportsIndex]
+_Prompt: TypeAlias = str | bytes | _Tokens
+_Callback: TypeAlias = Callable[[Token], Flow | None]
+_Logits: TypeAlias = NDArray[np.float32]
+
+__version__: str
+__all__: list[str]
+
+class Error(RuntimeError): ...
+class FileError(Error, OSError): ...
+class FormatError(Error, ValueError): ...
+class OptionError(Error, ValueError): ...
+class ContextError(Error, ValueError): ...
+class NumericError(Error, ArithmeticError): ...
+class BusyError(Error): ...
+
+class Flow:
+    PROCEED: ClassVar[Flow]
+    STOP: ClassVar[Flow]
+    @property
+    def name(self) -> str: ...
+    @property
+    def value(self) -> int: ...
+
+class Config:
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def n_positions(self) -> int: ...
+    @property
+    def n_embd(self) -> int: ...
+    @property
+    def n_layer(self) -> int: ...
+    @property
+    def n_head(self) -> int: ...
+    @property
+    def n_inner(self) -> int: ...
+    @property
+    def layer_norm_epsilon(self) -> float: ...
+    @property
+    def activation_function(self) -> str: ...
+    @property
+    def scale_attn_weights(self) -> bool: ...
+    @property
+    def scale_attn_by_inverse_layer_idx(self) -> bool: ...
+    @property
+    def bos_token_id(self) -> int | None: ...
+    @property
+    def eos_token_id(self) -> int | None: ...
+
+class Verification:
+    @property
+    def has_self_test(self) -> bool: ...
+    @property
+    def largest_difference(self) -> float: ...
+    @property
+    def bound(self) -> float: ...
+
+class Token:
+    @property
+    def id(self) -> int: ...
+    @property
+    def text(self) -> str: ...
+    @property
+    def bytes(self) -> builtins.bytes: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def logprob(self) -> float | None: ...
+
+class Timings:
+    @property
+    def ttft(self) -> float: ...
+    @property
+    def tpot(self) -> float: ...
+    @property
+    def total(self) -> float: ...
+
+class Result:
+    @property
+    def text(self) -> str: ...
+    @property
+    def bytes(self) -> builtins.bytes: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[float] | None: ...
+    @property
+    def finish_reason(self) -> Literal["length", "eos", "stop_string", "callback"]: ...
+    @property
+    def stop_string(self) -> str | None: ...
+    @property
+    def seed(self) -> int | None: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def timings(self) -> Timings: ...
+
+class Stream(Iterator[Token]):
+    def __iter__(self) -> Stream: ...
+    def __next__(self) -> Token: ...
+    def __enter__(self) -> Stream: ...
+    def __exit__(
+        self,
+        type: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+    def close(self) -> None: ...
+    @property
+    def result(self) -> Result | None: ...
+
+class Model:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        weights: _Weights | None = None,
+        *,
+        head: _Weights | None = None,
+        isa: _Isa | None = None,
+        threads: int | None = None,
+        verify: bool = False,
+        huge_pages: bool = False,
+        screen_head: bool = False,
+    ) -> None: ...
+    @staticmethod
+    def from_bytes(
+        file: bytes,
+        weights: _Weights | None = None,
+        *,
+        head: _Weights | None = None,
+        isa: _Isa | None = None,
+        threads: int | None = None,
+        verify: bool = False,
+        screen_head: bool = False,
+    ) -> Model: ...
+    def verify(self) -> Verification: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def n_tokens(self) -> int: ...
+    def encode(self, text: str | bytes, *, special_tokens: bool = False) -> list[int]: ...
+    def decode(self, tokens: _Tokens, *, errors: str = "replace") -> str: ...
+    def decode_bytes(self, tokens: _Tokens) -> bytes: ...
+    def token_bytes(self, token: SupportsIndex) -> bytes: ...
+    def special_token(self, name: str) -> int | None: ...
+    def is_special(self, token: SupportsIndex) -> bool: ...
+    def generate(
+        self,
+        prompt: _Prompt,
+        *,
+        callback: _Callback | None = None,
+        max_new_tokens: int = ...,
+        do_sample: bool = ...,
+        temperature: float | None = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        repetition_penalty: float | None = ...,
+        seed: int | None = ...,
+        sample: int = ...,
+        stop_strings: str | bytes | Iterable[str | bytes] = ...,
+        logprobs: bool = ...,
+        eos_token_id: int | None = ...,
+        ignore_eos: bool = ...,
+        overflow: _Overflow = ...,
+    ) -> Result: ...
+    def stream(
+        self,
+        prompt: _Prompt,
+        *,
+        max_new_tokens: int = ...,
+        do_sample: bool = ...,
+        temperature: float | None = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        repetition_penalty: float | None = ...,
+        seed: int | None = ...,
+        sample: int = ...,
+        stop_strings: str | bytes | Iterable[str | bytes] = ...,
+        logprobs: bool = ...,
+        eos_token_id: int | None = ...,
+        ignore_eos: bool = ...,
+        overflow: _Overflow = ...,
+    ) -> Stream: ...
+
+class Session:
+    def __init__(self, model: Model, *, kv_dtype: _KvDtype | None = None) -> None: ...
+    @overload
+    def forward(self, tokens: _Tokens, *, logits: Literal["last", "all"] = "last") -> _Logits: ...
+    @overload
+    def forward(self, tokens: _Tokens, *, logits: Literal["none"]) -> None: ...
+    def score(self, tokens: _Tokens) -> _Logits: ...
+    def truncate(self, length: SupportsIndex) -> None: ...
+    def generate(
+        self,
+        prompt: _Prompt = "",
+        *,
+        callback: _Callback | None = None,
+        max_new_tokens: int = ...,
+        do_sample: bool = ...,
+        temperature: float | None = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        repetition_penalty: float | None = ...,
+        seed: int | None = ...,
+        sample: int = ...,
+        stop_strings: str | bytes | Iterable[str | bytes] = ...,
+        logprobs: bool = ...,
+        eos_token_id: int | None = ...,
+        ignore_eos: bool = ...,
+        overflow: _Overflow = ...,
+    ) -> Result: ...
+    def stream(
+        self,
+        prompt: _Prompt = "",
+        *,
+        max_new_tokens: int = ...,
+        do_sample: bool = ...,
+        temperature: float | None = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        repetition_penalty: float | None = ...,
+        seed: int | None = ...,
+        sample: int = ...,
+        stop_strings: str | bytes | Iterable[str | bytes] = ...,
+        logprobs: bool = ...,
+        eos_token_id: int | None = ...,
+        ignore_eos: bool = ...,
+        overflow: _Overflow = ...,
+    ) -> Stream: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def logits(self) -> _Logits: ...
+    @property
+    def kv_dtype(self) -> _KvDtype: ...
+    @property
+    def model(self) -> Model: ...
+
+@overload
+def forward(
+    items: Iterable[tuple[Session, _Tokens]], *, logits: Literal["last", "all"] = "last"
+) -> list[_Logits]: ...
+@overload
+def forward(items: Iterable[tuple[Session, _Tokens]], *, logits: Literal["none"]) -> list[None]: ...

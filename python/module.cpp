@@ -1,0 +1,493 @@
+// SPDX-License-Identifier: MIT
+
+// The Python module gpt2._gpt2, which gpt2/__init__.py re-exports and gpt2/__init__.pyi describes.
+
+#include "arguments.hpp"
+#include "session.hpp"
+#include "stream.hpp"
+
+#include <gpt2/gpt2.hpp>
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include <exception>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace gpt2::python {
+namespace {
+
+// ---- Exceptions
+
+/// The classes of Python, as long as the interpreter lives.
+struct Exceptions {
+    PyObject* error;
+    PyObject* file;
+    PyObject* format;
+    PyObject* option;
+    PyObject* context;
+    PyObject* numeric;
+    PyObject* busy;
+};
+Exceptions exceptions;
+
+PyObject* make_exception(py::module_& m, const char* name, const char* doc, const py::tuple& bases) {
+    const std::string full_name = std::string("gpt2.") + name;
+    PyObject* const type = PyErr_NewExceptionWithDoc(full_name.c_str(), doc, bases.ptr(), nullptr);
+    if (type == nullptr) {
+        throw py::error_already_set();
+    }
+    m.add_object(name, type);
+    return type;
+}
+
+void translate(std::exception_ptr error) {
+    try {
+        std::rethrow_exception(std::move(error));
+    } catch (const FileError& e) {
+        PyErr_SetString(exceptions.file, e.what());
+    } catch (const FormatError& e) {
+        PyErr_SetString(exceptions.format, e.what());
+    } catch (const OptionError& e) {
+        PyErr_SetString(exceptions.option, e.what());
+    } catch (const ContextError& e) {
+        PyErr_SetString(exceptions.context, e.what());
+    } catch (const NumericError& e) {
+        PyErr_SetString(exceptions.numeric, e.what());
+    } catch (const bindings::BusyError& e) {
+        PyErr_SetString(exceptions.busy, e.what());
+    } catch (const Error& e) {
+        PyErr_SetString(exceptions.error, e.what());
+    }
+}
+
+void add_exceptions(py::module_& m) {
+    const py::handle value_error(PyExc_ValueError);
+    exceptions.error = make_exception(m, "Error", "Base of everything that this module raises on purpose.",
+                                      py::make_tuple(py::handle(PyExc_RuntimeError)));
+    const py::handle error(exceptions.error);
+    exceptions.file =
+        make_exception(m, "FileError", "The operating system refused: no such file, no permission.",
+                       py::make_tuple(error, py::handle(PyExc_OSError)));
+    exceptions.format = make_exception(m, "FormatError", "A file does not hold what its format demands.",
+                                       py::make_tuple(error, value_error));
+    exceptions.option =
+        make_exception(m, "OptionError", "An option or an argument has no meaning, or contradicts another.",
+                       py::make_tuple(error, value_error));
+    exceptions.context =
+        make_exception(m, "ContextError", "The tokens do not fit into the positions that the model has.",
+                       py::make_tuple(error, value_error));
+    exceptions.numeric = make_exception(m, "NumericError", "A computation left the finite numbers.",
+                                        py::make_tuple(error, py::handle(PyExc_ArithmeticError)));
+    exceptions.busy =
+        make_exception(m, "BusyError", "A session is in use by another thread, or by an open stream.",
+                       py::make_tuple(error));
+    py::register_exception_translator(&translate);
+}
+
+// ---- Values
+
+/// Bytes that are nearly always text; those that are not come back by the same error handler.
+py::str as_str(const std::string& bytes) {
+    return py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), "surrogateescape"));
+}
+
+const char* name_of(Activation activation) {
+    switch (activation) {
+    case Activation::gelu_erf:
+        return "gelu";
+    case Activation::relu:
+        return "relu";
+    default:
+        return "gelu_new";
+    }
+}
+
+void add_config(py::module_& m) {
+    py::class_<Config>(m, "Config", "The shape of a model, by Hugging Face's names (config.json).")
+        .def_readonly("vocab_size", &Config::vocab_size, "V, the number of logits.")
+        .def_readonly("n_positions", &Config::n_positions, "The longest sequence, in tokens.")
+        .def_readonly("n_embd", &Config::n_embd, "C, the width of the network.")
+        .def_readonly("n_layer", &Config::n_layer, "The number of blocks.")
+        .def_readonly("n_head", &Config::n_head, "H, the number of attention heads.")
+        .def_readonly("n_inner", &Config::n_inner, "F, the width inside the MLP.")
+        .def_readonly("layer_norm_epsilon", &Config::layer_norm_epsilon)
+        .def_property_readonly("activation_function", [](const Config& c) { return name_of(c.activation); })
+        .def_readonly("scale_attn_weights", &Config::scale_attn_weights)
+        .def_readonly("scale_attn_by_inverse_layer_idx", &Config::scale_attn_by_inverse_layer_idx)
+        .def_readonly("bos_token_id", &Config::bos_token_id, "The token that begins a text, or None.")
+        .def_readonly("eos_token_id", &Config::eos_token_id, "The token that ends a text, or None.")
+        .def("__repr__", [](const Config& c) {
+            return concat("<gpt2.Config vocab_size=", c.vocab_size, " n_positions=", c.n_positions,
+                          " n_embd=", c.n_embd, " n_layer=", c.n_layer, " n_head=", c.n_head, ">");
+        });
+    py::class_<Verification>(m, "Verification", "What Model.verify() found; what it found wrong, it raises.")
+        .def_readonly("has_self_test", &Verification::has_self_test, "A converted model has one.")
+        .def_readonly("largest_difference", &Verification::largest_difference, "Of a logit, from the file's.")
+        .def_readonly("bound", &Verification::bound, "What float32 arithmetic may make of it.");
+}
+
+struct Timings {
+    double ttft;
+    double tpot;
+    double total;
+};
+
+void add_result(py::module_& m) {
+    py::enum_<Flow>(m, "Flow", "What a callback returns; None is PROCEED.")
+        .value("PROCEED", Flow::proceed, "Go on.")
+        .value("STOP", Flow::stop, "End the text after this token.");
+    py::class_<Token>(m, "Token", "One new token, as a callback or a stream gives it.")
+        .def_readonly("id", &Token::id)
+        .def_readonly(
+            "text", &Token::text,
+            "What became certain of the text with this token: of this one, of earlier ones, or empty while "
+            "a character or a stop string may be incomplete.")
+        .def_property_readonly(
+            "bytes", [](const Token& t) { return py::bytes(t.bytes); },
+            "Those of this token alone; empty for the end-of-text token that ends the text.")
+        .def_readonly("index", &Token::index, "0 for the first new token.")
+        .def_readonly("logprob", &Token::logprob, "Natural logarithm of its probability, if asked for.")
+        .def("__str__", [](const Token& t) { return t.text; })
+        .def("__repr__", [](const Token& t) {
+            return concat("<gpt2.Token id=", t.id, " index=", t.index,
+                          " text=", std::string(py::repr(py::str(t.text))), ">");
+        });
+    py::class_<Timings>(m, "Timings", "Durations in seconds.")
+        .def_readonly("ttft", &Timings::ttft, "Time to first token, from the start of the call.")
+        .def_readonly("tpot", &Timings::tpot, "Time per output token after the first, on average.")
+        .def_readonly("total", &Timings::total, "From the start of the call to its end.");
+    py::class_<Result>(m, "Result", "A text that was generated.")
+        .def_property_readonly(
+            "text", [](const Result& r) { return r.result.text; }, "Without the prompt and the stop string.")
+        .def_property_readonly(
+            "bytes", [](const Result& r) { return py::bytes(r.result.bytes); },
+            "The exact bytes of the tokens, a stop string included, the end-of-text token excepted.")
+        .def_property_readonly(
+            "tokens", [](const Result& r) { return r.result.tokens; },
+            "Every generated token, the one that ended the text included.")
+        .def_property_readonly(
+            "logprobs",
+            [](const Result& r) { return r.has_logprobs ? std::optional(r.result.logprobs) : std::nullopt; },
+            "The natural logarithm of the probability that the model gave to each token, if asked for.")
+        .def_property_readonly(
+            "finish_reason", [](const Result& r) { return to_string(r.result.finish_reason); },
+            "\"length\", \"eos\", \"stop_string\" or \"callback\" (also for a stream that was closed).")
+        .def_property_readonly(
+            "stop_string",
+            [](const Result& r) {
+                return r.result.finish_reason == FinishReason::stop_string
+                           ? py::object(as_str(r.result.stop_string))
+                           : py::none();
+            },
+            "The one that ended the text, or None.")
+        .def_property_readonly(
+            "seed", [](const Result& r) { return r.result.seed; },
+            "The one that gives this text again; None when nothing was drawn.")
+        .def_property_readonly("prompt_tokens", [](const Result& r) { return r.result.prompt_tokens; })
+        .def_property_readonly(
+            "timings",
+            [](const Result& r) {
+                return Timings{r.result.ttft.count(), r.result.tpot.count(), r.result.total.count()};
+            })
+        .def("__str__", [](const Result& r) { return r.result.text; })
+        .def("__repr__", [](const Result& r) {
+            return concat("<gpt2.Result tokens=", r.result.tokens.size(),
+                          " finish_reason=", to_string(r.result.finish_reason),
+                          " text=", std::string(py::repr(py::str(r.result.text))), ">");
+        });
+}
+
+// ---- Models
+
+LoadOptions load_options(py::handle weights, py::handle head, py::handle isa, py::handle threads,
+                         py::handle verify, py::handle huge_pages, py::handle screen_head) {
+    LoadOptions options;
+    options.weights = weights_from("weights", weights);
+    options.head = weights_from("head", head);
+    options.isa = isa_from(isa);
+    options.verify = bool_from("verify", verify);
+    options.residency = bool_from("huge_pages", huge_pages) ? Residency::huge_pages : Residency::mapped;
+    options.screen_head = bool_from("screen_head", screen_head);
+    if (!threads.is_none()) {
+        const auto n = integer_from<std::size_t>("threads", threads);
+        const py::gil_scoped_release released;
+        options.pool = std::make_shared<ThreadPool>(n);
+    }
+    return options;
+}
+
+template <class From>
+std::shared_ptr<Model> load(const From& from, const py::object& keep, const LoadOptions& options) {
+    const py::gil_scoped_release released;
+    auto model = Gpt2Model::load(from, options);
+    const py::gil_scoped_acquire acquired;
+    return std::make_shared<Model>(Model{keep, options.pool, std::move(model)});
+}
+
+/// Converts @p bytes as str(bytes, "utf-8", errors) does.
+py::str decoded(const std::string& bytes, const std::string& errors) {
+    auto text = py::reinterpret_steal<py::object>(
+        PyUnicode_DecodeUTF8(bytes.data(), static_cast<Py_ssize_t>(bytes.size()), errors.c_str()));
+    if (!text) {
+        throw py::error_already_set();
+    }
+    return py::str(text);
+}
+
+std::vector<TokenId> encode(const Model& model, py::handle text, bool special_tokens) {
+    const std::string_view bytes = bytes_from("text", text);
+    const py::gil_scoped_release released;
+    return model.model.tokenizer().encode(bytes, special_tokens ? SpecialTokens::recognized
+                                                                : SpecialTokens::as_text);
+}
+
+std::string decode(const Model& model, py::handle tokens) {
+    const std::vector<TokenId> ids = tokens_from(tokens);
+    const py::gil_scoped_release released;
+    return model.model.tokenizer().decode(ids);
+}
+
+constexpr const char* generate_doc =
+    "Continues a prompt: str or bytes, or tokens.\n\n"
+    "callback is called with a Token after each; it may return Flow.STOP. Options have Hugging Face's names "
+    "and\n"
+    "meanings, and are those of gpt2::GenerationConfig: max_new_tokens (20), do_sample (False: greedy), "
+    "temperature,\n"
+    "top_k, top_p, min_p, repetition_penalty, seed, sample, stop_strings, logprobs, eos_token_id, "
+    "ignore_eos,\n"
+    "overflow (\"error\" or \"slide\"). Without the interpreter's lock (GIL) but for the callback.";
+constexpr const char* stream_doc = "As generate(), but returns an iterator over Tokens, each of which is "
+                                   "computed when it is asked for. close(), or\n"
+                                   "the end of a with statement, ends the text early.";
+
+void add_tokenizer(py::class_<Model, std::shared_ptr<Model>>& model) {
+    model
+        .def("encode", &encode, py::arg("text"), py::kw_only(), py::arg("special_tokens") = false,
+             "The tokens of a text: str or bytes, any bytes whatever. special_tokens: take names such as\n"
+             "<|endoftext|> for those tokens, not for text.")
+        .def(
+            "decode",
+            [](const Model& m, py::handle tokens, const std::string& errors) {
+                return decoded(decode(m, tokens), errors);
+            },
+            py::arg("tokens"), py::kw_only(), py::arg("errors") = "replace",
+            "The text of tokens. errors: what to do with bytes that are no UTF-8, as of bytes.decode().")
+        .def(
+            "decode_bytes", [](const Model& m, py::handle tokens) { return py::bytes(decode(m, tokens)); },
+            py::arg("tokens"), "The bytes of tokens: exactly what was encoded.")
+        .def(
+            "token_bytes",
+            [](const Model& m, py::handle token) {
+                return py::bytes(m.model.tokenizer().token_bytes(integer_from<TokenId>("token", token)));
+            },
+            py::arg("token"), "The bytes of one token; of a special token its name.")
+        .def(
+            "special_token",
+            [](const Model& m, const std::string& name) { return m.model.tokenizer().special_token(name); },
+            py::arg("name"), "The id of a special token by its whole name, or None.")
+        .def(
+            "is_special",
+            [](const Model& m, py::handle token) {
+                return m.model.tokenizer().is_special(integer_from<TokenId>("token", token));
+            },
+            py::arg("token"))
+        .def_property_readonly(
+            "n_tokens", [](const Model& m) { return m.model.tokenizer().size(); },
+            "The number of tokens that the tokenizer knows.");
+}
+
+void add_model(py::module_& m) {
+    py::class_<Model, std::shared_ptr<Model>> model(m, "Model",
+                                                    "A GPT-2 model: weights, tokenizer and configuration, "
+                                                    "all immutable. Any number of threads may use one.");
+    model
+        .def(py::init([](const std::filesystem::path& path, py::handle weights, py::handle head,
+                         py::handle isa, py::handle threads, py::handle verify, py::handle huge_pages,
+                         py::handle screen_head) {
+                 return load(path, py::none(),
+                             load_options(weights, head, isa, threads, verify, huge_pages, screen_head));
+             }),
+             py::arg("path"), py::arg("weights") = py::none(), py::kw_only(), py::arg("head") = py::none(),
+             py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("verify") = false,
+             py::arg("huge_pages") = false, py::arg("screen_head") = false,
+             "Loads the file of a converted model, or a Hugging Face directory.\n\n"
+             "weights, head: \"float32\", \"float16\", \"bfloat16\", \"int8\" or \"int4\", the format of the "
+             "matrices\n"
+             "in memory and of the output head; None keeps the file's. isa: the instruction set; None takes "
+             "the best.\n"
+             "threads: for this model alone; None shares those of the process. verify: as verify(). "
+             "huge_pages: copy\n"
+             "the weights into pages of 2 MiB. screen_head: see gpt2::LoadOptions.")
+        .def_static(
+            "from_bytes",
+            [](const py::bytes& file, py::handle weights, py::handle head, py::handle isa, py::handle threads,
+               py::handle verify, py::handle screen_head) {
+                const std::string_view text = bytes_from("file", file);
+                return load(std::as_bytes(std::span(text)), file,
+                            load_options(weights, head, isa, threads, verify, py::bool_(false), screen_head));
+            },
+            py::arg("file"), py::arg("weights") = py::none(), py::kw_only(), py::arg("head") = py::none(),
+            py::arg("isa") = py::none(), py::arg("threads") = py::none(), py::arg("verify") = false,
+            py::arg("screen_head") = false, "Loads the file of a converted model from memory.")
+        .def(
+            "verify",
+            [](const Model& m2) {
+                const py::gil_scoped_release released;
+                return m2.model.verify(m2.pool);
+            },
+            "Reads the whole file and tries it: checksum, weights finite, logits those of the self-test.")
+        .def_property_readonly("config", [](const Model& m2) { return m2.model.config(); })
+        .def_property_readonly(
+            "isa", [](const Model& m2) { return to_string(m2.model.isa()); },
+            "The instruction set that was chosen.")
+        .def_property_readonly(
+            "bytes_read", [](const Model& m2) { return m2.model.bytes_read(); },
+            "Bytes of weights that one decoding step reads.")
+        .def(
+            "generate",
+            [](const std::shared_ptr<Model>& m2, py::handle prompt, const py::object& callback,
+               const py::kwargs& options) {
+                Session session(m2, std::nullopt);
+                return generate(session, prompt, callback, options);
+            },
+            py::arg("prompt"), py::kw_only(), py::arg("callback") = py::none(), generate_doc)
+        .def(
+            "stream",
+            [](const std::shared_ptr<Model>& m2, py::handle prompt, const py::kwargs& options) {
+                return std::make_unique<Stream>(std::make_shared<Session>(m2, std::nullopt),
+                                                prompt_from(m2->model, prompt, true), config_from(options));
+            },
+            py::arg("prompt"), stream_doc)
+        .def("__repr__", [](const Model& m2) {
+            const Config& c = m2.model.config();
+            return concat("<gpt2.Model n_layer=", c.n_layer, " n_embd=", c.n_embd,
+                          " vocab_size=", c.vocab_size, " isa=", to_string(m2.model.isa()), ">");
+        });
+    add_tokenizer(model);
+}
+
+// ---- Sessions
+
+void add_stream(py::module_& m) {
+    py::class_<Stream>(m, "Stream", "An iterator over the Tokens of a text in the making.")
+        .def("__iter__", [](py::object self) { return self; })
+        .def("__next__", &Stream::next)
+        .def("close", &Stream::close,
+             "Ends the text here. Any thread may call it; calling it again does nothing.")
+        .def("__enter__", [](py::object self) { return self; })
+        .def("__exit__", [](Stream& s, const py::args&) { s.close(); })
+        .def_property_readonly(
+            "result", &Stream::result,
+            "The Result, once the text has ended or was closed; None before, and when nothing was "
+            "generated.");
+}
+
+void add_session(py::module_& m) {
+    py::class_<Session, std::shared_ptr<Session>>(m, "Session",
+                                                  "One sequence of tokens with its keys and values. It "
+                                                  "serves one caller at a time: a second one, or one while "
+                                                  "a stream is open, gets a BusyError.")
+        .def(py::init([](const std::shared_ptr<Model>& model, py::handle kv_dtype) {
+                 return std::make_shared<Session>(model, kv_dtype_from(kv_dtype));
+             }),
+             py::arg("model"), py::kw_only(), py::arg("kv_dtype") = py::none(),
+             "kv_dtype: \"float32\" or \"float16\", of keys and values; None takes the model's default.")
+        .def("forward", &forward, py::arg("tokens"), py::kw_only(), py::arg("logits") = "last",
+             "Appends tokens. Returns a copy of the logits: float32, of shape [V] after the last token, of "
+             "[n, V] after\n"
+             "each with logits=\"all\", None with logits=\"none\".")
+        .def("score", &score, py::arg("tokens"),
+             "Appends tokens. Returns the natural logarithm of the probability of each, given those before; "
+             "NaN at\n"
+             "position 0.")
+        .def(
+            "truncate",
+            [](Session& s, py::handle length) {
+                const auto n = integer_from<std::size_t>("length", length);
+                const ExclusiveUse use(s.busy);
+                s.session.truncate(n);
+            },
+            py::arg("length"), "Forgets all but the first tokens, and the logits.")
+        .def("generate", &generate, py::arg("prompt") = "", py::kw_only(), py::arg("callback") = py::none(),
+             generate_doc)
+        .def(
+            "stream",
+            [](const std::shared_ptr<Session>& s, py::handle prompt, const py::kwargs& options) {
+                const GenerationConfig config = config_from(options);
+                bool begins = false;
+                {
+                    const ExclusiveUse use(s->busy);
+                    begins = s->session.position() == 0;
+                }
+                return std::make_unique<Stream>(s, prompt_from(s->model->model, prompt, begins), config);
+            },
+            py::arg("prompt") = "", stream_doc)
+        .def_property_readonly(
+            "position",
+            [](Session& s) {
+                const ExclusiveUse use(s.busy);
+                return s.session.position();
+            },
+            "Tokens in the session.")
+        .def_property_readonly(
+            "tokens",
+            [](Session& s) {
+                const ExclusiveUse use(s.busy);
+                const auto tokens = s.session.tokens();
+                return std::vector<TokenId>(tokens.begin(), tokens.end());
+            },
+            "A copy of the tokens in the session.")
+        .def_property_readonly(
+            "logits",
+            [](Session& s) {
+                const ExclusiveUse use(s.busy);
+                return all_logits(s.session);
+            },
+            "A copy of the logits that the last pass left, float32 [rows, V].")
+        .def_property_readonly("kv_dtype", [](const Session& s) { return to_string(s.session.kv_dtype()); })
+        .def_property_readonly("model",
+                               [](const Session& s) { return std::const_pointer_cast<Model>(s.model); });
+    m.def("forward", &forward_batch, py::arg("items"), py::kw_only(), py::arg("logits") = "last",
+          "One pass that appends tokens to several sessions of one model: items is a list of (session, "
+          "tokens).\n"
+          "Returns a list of what Session.forward() would return for each, bit for bit.");
+}
+
+py::list option_names() {
+    py::list names;
+    for (const Option& option : generation_options) {
+        names.append(option.name);
+    }
+    return names;
+}
+
+} // namespace
+} // namespace gpt2::python
+
+PYBIND11_MODULE(_gpt2, m) {
+    namespace python = gpt2::python;
+    m.doc() = "The compiled part of gpt2.";
+    m.attr("__version__") = gpt2::version_string;
+    m.attr("option_names") = python::option_names();
+    python::add_exceptions(m);
+    python::add_config(m);
+    python::add_result(m);
+    python::add_stream(m);
+    python::add_model(m);
+    python::add_session(m);
+    for (const auto& [name, value] : m.attr("__dict__").cast<pybind11::dict>()) { // users know one module
+        if (PyType_Check(value.ptr())) {
+            value.attr("__module__") = "gpt2";
+        }
+    }
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef GPT2_TEST_ENGINE_H
+#define GPT2_TEST_ENGINE_H
+
+#include <gpt2.h>
+
+/* What the interface for C++ answers, for comparison; and callbacks that only C++ can write. */
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+enum { ENGINE_TOKENS = 32 };
+
+typedef struct engine_text {
+    int32_t tokens[ENGINE_TOKENS];
+    float logprobs[ENGINE_TOKENS];
+    size_t n;
+    char text[1024];
+    size_t text_size;
+} engine_text;
+
+/** ENGINE_TOKENS tokens after @p prompt, drawn with every option of sampling: temperature 0.9, top_k 50,
+ * top_p 0.95, min_p 0.01, repetition_penalty 1.1, seed 7, sample 3. */
+void engine_sample(const char* model, const char* prompt, engine_text* result);
+
+/** Logits [n, V] after each token, keys and values in float32. */
+void engine_logits(const char* model, const int32_t* tokens, size_t n, float* logits);
+
+/** Log-probabilities [n], keys and values in float32. */
+void engine_scores(const char* model, const int32_t* tokens, size_t n, float* scores);
+
+/** Throws what `*(const char*)user_data` names: 'm' std::bad_alloc, 'l' std::length_error, 's'
+ * std::runtime_error, 'i' an int, 'g' gpt2::Error. */
+int32_t engine_throw(const gpt2_token* token, void* user_data);
+
+#if defined(__cplusplus)
+}
+#endif
+
+#endif
