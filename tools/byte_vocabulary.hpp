@@ -34,9 +34,9 @@ namespace gpt2::tools {
     return json + "}\n";
 }
 
-/// Writes vocab.json and merges.txt of a tokenizer in which every id of the model has a text: token b < 256 is
-/// the byte b, then come `t256` and so on, which no text is encoded as, and the last is `<|endoftext|>`. There
-/// are no merges.
+/// Writes vocab.json and merges.txt of a tokenizer in which every id of the model has a text: token b < 256
+/// is the byte b, then come `t256` and so on, which no text is encoded as, and the last is `<|endoftext|>`.
+/// There are no merges.
 /// @param config  vocab_size is at least 256; with no more there is no `<|endoftext|>`
 /// @throws FileError
 inline void write_byte_vocabulary(const std::filesystem::path& directory, const Config& config) {
@@ -44,7 +44,8 @@ inline void write_byte_vocabulary(const std::filesystem::path& directory, const 
     json.erase(json.rfind('}'));
     for (std::size_t id = 256; id < config.vocab_size; ++id) {
         const bool last = id + 1 == config.vocab_size;
-        json += gpt2::detail::concat(", \"", last ? "<|endoftext|>" : gpt2::detail::concat('t', id), "\": ", id);
+        json +=
+            gpt2::detail::concat(", \"", last ? "<|endoftext|>" : gpt2::detail::concat('t', id), "\": ", id);
     }
     std::ofstream vocabulary(directory / "vocab.json");
     vocabulary << json << "}\n";
