@@ -198,17 +198,17 @@ def test_chances_are_those_of_what_is_kept(tied):
 
 
 def test_tokens_of_the_configuration_are_kept():
-    values = {"bos_token_id": 257, "eos_token_id": [END], "pad_token_id": 256, "sep_token_id": 50257}
+    values = {"bos_token_id": END, "eos_token_id": [END], "pad_token_id": 256, "sep_token_id": 50257}
     _, after, tables = trimmed_model([], values)
-    assert [spell(token) for token in tables.tokens[256:]] == ["th", "the", "<|endoftext|>"]
-    assert (after.config.bos_token_id, after.config.eos_token_id, after.config.vocab_size) == (257, 258, 259)
+    assert [spell(token) for token in tables.tokens[256:]] == ["th", "<|endoftext|>"]
+    assert (after.config.bos_token_id, after.config.eos_token_id, after.config.vocab_size) == (257, 257, 258)
     found = {key: after.source.config[key] for key in (*values, "vocab_size")}
     assert found == {
         "bos_token_id": 257,
-        "eos_token_id": 258,
+        "eos_token_id": 257,
         "pad_token_id": 256,
         "sep_token_id": None,
-        "vocab_size": 259,
+        "vocab_size": 258,
     }
     _, after, _ = trimmed_model([], {"bos_token_id": None, "eos_token_id": None})
     assert after.config.bos_token_id is None and after.config.eos_token_id is None
