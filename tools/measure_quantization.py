@@ -362,7 +362,9 @@ class Comparison:
         error = divergence = same = loss = 0.0
         for expected, window in zip(self._logits, self._windows):
             logits = model.logits(window)
-            p, q = log_softmax(expected.astype(np.float64)), log_softmax(logits)
+            p, q = log_softmax(expected.astype(np.float64)), log_softmax(
+                logits.astype(np.float64, copy=False)
+            )
             error += ((logits - expected) ** 2).mean(axis=1).sum()
             divergence += (np.exp(p) * (p - q)).sum()
             same += (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
