@@ -339,7 +339,8 @@ def shapes(config):
     """Names and options of make-random-model; the first is the shape as it is."""
     yield "as it is", []
     for size in (config.vocab_size // 2, config.vocab_size // 4, config.vocab_size // 8):
-        yield f"{size:,} tokens", ["--vocab-size", size]
+        if size > 256:
+            yield f"{size:,} tokens", ["--vocab-size", size]
     for n in range(1, 4):
         yield f"{config.n_layer - n} layers", ["--n-layer", config.n_layer - n]
     for eighths in (7, 6, 4):
@@ -366,8 +367,8 @@ def measure_speed(options):
         config = random_config(options, directory)
         turns = []
         for _ in range(options.turns):
-            turn = {text: decoding_speed(options, shape, directory) for text, shape in shapes(config)}
-            turns.append(turn)
+            chosen = [(text, shape) for text, shape in shapes(config) if not shape or options.only in text]
+            turns.append({text: decoding_speed(options, shape, directory) for text, shape in chosen})
     print(f"{options.size}, tokens/s" + "".join(f" {dtype:>15}" for dtype in TYPES))
     for text in turns[0]:
         line = f"{text:24}"
@@ -424,6 +425,7 @@ def main():
     parser.add_argument("--programs", type=Path, default=ROOT / "build" / "release", help="the build folder")
     parser.add_argument("--size", default="124M", help="speed: of which shape (default: 124M)")
     parser.add_argument("--rounds", type=int, default=5, help="speed: of bench-model (default: 5)")
+    parser.add_argument("--only", default="", metavar="WORD", help="speed: tokens, layers or MLPs")
     parser.add_argument("--turns", type=int, default=1, help="speed: through all shapes (default: 1)")
     options = parser.parse_args()
     MEASUREMENTS[options.what](options)
