@@ -3,6 +3,7 @@
 """Prints the measurements of docs/pruning.md.
 
     tools/measure_pruning.py coverage TEXT...  GPT-2's vocabulary trimmed to texts, and GPT-2's size then
+    tools/measure_pruning.py bytes             what GPT-2 124M reads at each step, by shape
     tools/measure_pruning.py vocabulary        a model trimmed to one kind of text, and how others fare
     tools/measure_pruning.py layers            a model without one layer, two and three
     tools/measure_pruning.py heads             without heads of attention
@@ -59,6 +60,22 @@ def megabytes(config, separate_head=False):
             size += math.prod(stored_shape(name, shape, kind)) * ELEMENT_TYPES[element_type(kind)].itemsize
         sizes.append(size / 1e6)
     return sizes
+
+
+def measure_bytes(_):
+    """The matrices: all weights but the positions, of which a step reads one, and some vectors."""
+    whole = checkpoint.ModelConfig.from_json({}, "GPT-2 124M")
+    positions = 4 * whole.n_positions * whole.n_embd / 1e6
+    most = [size - positions for size in megabytes(whole)]
+    print(f"{'MB a step reads':20}" + "".join(f" {dtype:>14}" for dtype in TYPES))
+    for name, changes in {
+        "as it is": {},
+        **{f"{size:,} tokens": {"vocab_size": size} for size in (32768, 16384, 8192, 4096)},
+        **{f"{layers} layers": {"n_layer": layers} for layers in (11, 10, 9)},
+        **{f"MLPs of {width}": {"n_inner": width} for width in (2688, 2304, 1536)},
+    }.items():
+        sizes = [size - positions for size in megabytes(replace(whole, **changes))]
+        print(f"{name:20}" + "".join(f" {size:7.1f} {all_ / size:4.2f} x" for size, all_ in zip(sizes, most)))
 
 
 def size_columns(sizes):
@@ -388,6 +405,7 @@ def random_config(options, directory):
 
 MEASUREMENTS = {
     "coverage": measure_coverage,
+    "bytes": measure_bytes,
     "vocabulary": measure_vocabulary,
     "layers": measure_layers,
     "heads": measure_heads,
