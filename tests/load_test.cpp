@@ -352,3 +352,23 @@ TEST_CASE("the instruction set: LoadOptions::isa, else GPT2_ISA, else the best")
         check_throws<OptionError>([&] { load(directory.path()); }, {"GPT2_ISA", bad, "portable"});
     }
 }
+
+TEST_CASE("the tokenizer of a random model has a text for every id of the model") {
+    for (const std::size_t vocab_size : {256u, 257u, 300u}) {
+        CAPTURE(vocab_size);
+        const test::TemporaryDirectory directory;
+        gpt2::Config config = gpt2::tools::config_by_name("tiny").value();
+        config.vocab_size = vocab_size;
+        config.bos_token_id = config.eos_token_id = static_cast<TokenId>(vocab_size - 1);
+        gpt2::tools::write_random_model(directory.path(), config);
+        gpt2::tools::write_byte_vocabulary(directory.path(), config);
+        const Gpt2Model model = load(directory.path());
+        CHECK(model.tokenizer().size() == vocab_size);
+        const auto last = static_cast<TokenId>(vocab_size - 1);
+        CHECK(model.tokenizer().token_bytes(last) == (vocab_size > 256 ? "<|endoftext|>" : "\xff"));
+        gpt2::Session session(model);
+        const std::vector<TokenId> prompt{last};
+        const auto text = session.generate(prompt, {.max_new_tokens = 4, .ignore_eos = true});
+        CHECK(text.tokens.size() == 4);
+    }
+}

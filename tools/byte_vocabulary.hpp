@@ -5,6 +5,7 @@
 #include <gpt2/config.hpp>
 #include <gpt2/error.hpp>
 
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <initializer_list>
@@ -33,16 +34,27 @@ namespace gpt2::tools {
     return json + "}\n";
 }
 
-/// Writes vocab.json and merges.txt of a tokenizer in which token b < 256 is the byte b and token 256, where
-/// the model has room for it, is `<|endoftext|>`. There are no merges; the model's other tokens stay unused.
-/// @param config  vocab_size is at least 256
+/// Writes vocab.json and merges.txt of a tokenizer in which every id of the model has a text: token b < 256
+/// is the byte b, then come `t256` and so on, which no text is encoded as, and the last is `<|endoftext|>`.
+/// There are no merges.
+/// @param config  vocab_size is at least 256; with no more there is no `<|endoftext|>`
 /// @throws FileError
 inline void write_byte_vocabulary(const std::filesystem::path& directory, const Config& config) {
-    std::ofstream(directory / "vocab.json")
-        << (config.vocab_size > 256 ? byte_vocabulary_json({"<|endoftext|>"}) : byte_vocabulary_json({}));
-    std::ofstream(directory / "merges.txt") << "#version: 0.2\n";
-    if (!std::filesystem::exists(directory / "merges.txt")) {
-        throw FileError(detail::concat("cannot write into ", detail::quoted(directory.string())));
+    std::string json = byte_vocabulary_json({});
+    json.erase(json.rfind('}'));
+    for (std::size_t id = 256; id < config.vocab_size; ++id) {
+        const bool last = id + 1 == config.vocab_size;
+        json +=
+            gpt2::detail::concat(", \"", last ? "<|endoftext|>" : gpt2::detail::concat('t', id), "\": ", id);
+    }
+    std::ofstream vocabulary(directory / "vocab.json");
+    vocabulary << json << "}\n";
+    vocabulary.close();
+    std::ofstream merges(directory / "merges.txt");
+    merges << "#version: 0.2\n";
+    merges.close();
+    if (!vocabulary || !merges) {
+        throw FileError(gpt2::detail::concat("cannot write into ", gpt2::detail::quoted(directory.string())));
     }
 }
 

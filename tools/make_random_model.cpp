@@ -119,7 +119,7 @@ int main(int argc, char** argv) {
     app.add_flag("--separate-head", options.separate_head, "With lm_head.weight of its own");
     app.add_option("--vocabulary", options.vocabulary,
                    "Directory to copy vocab.json and merges.txt from\n"
-                   "(default: a vocabulary of single bytes)")
+                   "(default: single bytes, and names for the other ids)")
         ->check(CLI::ExistingDirectory);
     app.add_flag("--quiet", options.quiet, "No progress on standard error");
     CLI11_PARSE(app, argc, argv);

@@ -199,18 +199,34 @@ class Model:
         p = np.exp(scores - scores.max(axis=2, keepdims=True))
         return (p / p.sum(axis=2, keepdims=True) @ v).transpose(1, 0, 2).reshape(rows, -1)
 
+    def embedded(self, tokens):
+        """The residual stream before the first layer [tokens, C]; the methods below take it on."""
+        return self.weights["wte.weight"][tokens] + self.weights["wpe.weight"][: len(tokens)]
+
+    def mixed(self, x, layer):
+        """What the heads of a layer make of the stream."""
+        h = f"h.{layer}"
+        return self.attention(self.linear(self.norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), layer)
+
+    def inner(self, x, layer):
+        """What stands inside the MLP of a layer."""
+        h = f"h.{layer}"
+        z = self.linear(self.norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
+        return 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
+
+    def attended(self, x, layer):
+        return x + self.linear(self.mixed(x, layer), f"h.{layer}.attn.c_proj")
+
+    def passed(self, x, layer):
+        """The stream behind a layer."""
+        x = self.attended(x, layer)
+        return x + self.linear(self.inner(x, layer), f"h.{layer}.mlp.c_proj")
+
     def logits(self, tokens):
         """[tokens, V]"""
-        x = self.weights["wte.weight"][tokens] + self.weights["wpe.weight"][: len(tokens)]
-        for i in range(self.config.n_layer):
-            h = f"h.{i}"
-            x = x + self.linear(
-                self.attention(self.linear(self.norm(x, f"{h}.ln_1"), f"{h}.attn.c_attn"), i),
-                f"{h}.attn.c_proj",
-            )
-            z = self.linear(self.norm(x, f"{h}.ln_2"), f"{h}.mlp.c_fc")
-            z = 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-            x = x + self.linear(z, f"{h}.mlp.c_proj")
+        x = self.embedded(tokens)
+        for layer in range(self.config.n_layer):
+            x = self.passed(x, layer)
         return self.product(self.norm(x, "ln_f"), "head")
 
 
@@ -331,7 +347,7 @@ class Comparison:
         numbers = sum(logits.size for logits in self._logits)
         mean = sum(logits.sum(dtype=np.float64) for logits in self._logits) / numbers
         spread = math.sqrt(sum(((logits - mean) ** 2).sum() for logits in self._logits) / numbers)
-        print(f"{len(tokens)} tokens; perplexity without rounding {self._perplexity:.3f}")
+        print(f"{len(tokens)} tokens; perplexity of the model as it is {self._perplexity:.3f}")
         print("logits' standard deviation", f"{spread:.3f}", flush=True)
         print(f"{'':52} {'RMS error':>9} {'KL, nats':>9} {'perplexity':>10} {'same first':>10}")
 
@@ -340,22 +356,29 @@ class Comparison:
         """Of each token given those before it in its window, added up."""
         return -log_probabilities[np.arange(len(tokens) - 1), tokens[1:]].sum()
 
-    def show(self, name, model):
+    def measure(self, model):
+        """RMS error of logits, KL, change of the perplexity, and how often the first token is the same."""
         count = sum(map(len, self._windows))
         error = divergence = same = loss = 0.0
         for expected, window in zip(self._logits, self._windows):
             logits = model.logits(window)
-            p, q = log_softmax(expected.astype(np.float64)), log_softmax(logits)
+            p, q = log_softmax(expected.astype(np.float64)), log_softmax(
+                logits.astype(np.float64, copy=False)
+            )
             error += ((logits - expected) ** 2).mean(axis=1).sum()
             divergence += (np.exp(p) * (p - q)).sum()
             same += (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
             loss += self._loss(q, window)
-        error, change = math.sqrt(error / count), math.exp(loss / self._scored) / self._perplexity - 1
+        change = math.exp(loss / self._scored) / self._perplexity - 1
+        return math.sqrt(error / count), divergence / count, change, same / count
+
+    def show(self, name, model):
+        error, divergence, change, same = self.measure(model)
         print(
-            f"{name:52} {error:9.4f} {divergence / count:9.5f} {100 * change:+8.2f} % "
-            f"{100 * same / count:8.1f} %",
+            f"{name:52} {error:9.4f} {divergence:9.5f} {100 * change:+8.2f} % {100 * same:8.1f} %",
             flush=True,
         )
+        return divergence
 
 
 # What is printed.

@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <random>
@@ -44,31 +43,13 @@ private:
     std::filesystem::path path_;
 };
 
-/// Writes a tokenizer in which every id of the model has a text: the bytes, then `t256` and so on, which no
-/// text is encoded as, and `<|endoftext|>` in the end.
-inline void write_vocabulary(const std::filesystem::path& directory, const Config& config) {
-    tools::write_byte_vocabulary(directory, config);
-    std::string json = tools::byte_vocabulary_json({});
-    json.erase(json.rfind('}'));
-    for (std::size_t id = 256; id < config.vocab_size; ++id) {
-        const bool last = id + 1 == config.vocab_size;
-        json += ", \"" + (last ? "<|endoftext|>" : "t" + std::to_string(id)) + "\": " + std::to_string(id);
-    }
-    std::ofstream file(directory / "vocab.json");
-    file << json << "}\n";
-    file.close();
-    if (!file) {
-        throw FileError("cannot write into " + directory.string());
-    }
-}
-
 /// Writes a model of random weights in float16. @param size a name that config_by_name() knows
 inline void write_model(const std::filesystem::path& directory, const std::string& size) {
     const Config config = tools::config_by_name(size).value();
     tools::RandomModelOptions how;
     how.dtype = Dtype::F16;
     tools::write_random_model(directory, config, how);
-    write_vocabulary(directory, config);
+    tools::write_byte_vocabulary(directory, config);
 }
 
 /// The same tokens at every call.

@@ -11,6 +11,8 @@
   gpt2-vocabulary.safetensors      the 50257 tokens of GPT-2, with next to no weights
   novella/                the default model as a Hugging Face directory
   novella-{int8,int4}.safetensors  the default model in integers
+  domain.txt              the beginning of the held-out text
+  novella-{f16,int8,int4}-trimmed.safetensors  the default model with the tokens of domain.txt alone
 """
 
 from __future__ import annotations
@@ -95,6 +97,11 @@ def main(directory: Path) -> None:
     convert(novella, "--to", "hf", "-o", directory / "novella")
     for dtype in ("int8", "int4"):
         convert(novella, "-o", directory / f"novella-{dtype}.safetensors", "--dtype", dtype)
+    domain = directory / "domain.txt"
+    domain.write_bytes((ROOT / "tests" / "data" / "heldout.txt").read_bytes()[:60000])
+    for dtype in ("f16", "int8", "int4"):
+        out = directory / f"novella-{dtype}-trimmed.safetensors"
+        convert(novella, "-o", out, "--dtype", dtype, "--vocabulary-from", domain)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint
 from .errors import ConvertError
 from .progress import Progress
 from .sample import Tokens, sampled
-from .text_tokens import encode
+from .text_tokens import encode, read
 from .tokenizer_tables import TokenizerTables
 
 SELF = "self"
@@ -30,7 +30,7 @@ def calibration(
     if source == SELF:
         own = _own_texts(checkpoint, min(length, OWN_LENGTH), quiet)
         return Calibration(checkpoint, own, "written by the model itself")
-    data = _read(Path(source))
+    data = read(Path(source), "a text to calibrate with")
     tokens = encode(data, tokenizer)
     if len(tokens) < LEAST_TOKENS:
         raise ConvertError(
@@ -47,16 +47,6 @@ def _own_texts(checkpoint: Checkpoint, length: int, quiet: bool) -> Tokens:
     tokens = sampled(checkpoint, texts, length, progress=progress.update)
     progress.finish()
     return tokens
-
-
-def _read(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConvertError(
-            f'"{path}": expected UTF-8, found other bytes at byte {error.start} (a text to calibrate with)'
-        ) from None
 
 
 def windows(tokens: list[int], length: int) -> Tokens:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Callable, Sequence
 
-from . import __version__, atomic, checkpoint
+from . import __version__, atomic, checkpoint, trim_vocabulary
 from .calibrate import Calibration
 from .calibration_text import SELF, calibration
 from .describe import describe
@@ -48,6 +48,7 @@ examples:
   convert_weights.py --download 355M -o gpt2-medium.safetensors --dtype bf16
   convert_weights.py out/ckpt.pt --tokenizer path/to/gpt2 -o mine.safetensors
   convert_weights.py gpt2.safetensors --to gguf -o gpt2.gguf
+  convert_weights.py gpt2 --vocabulary-from my.txt -o mine.safetensors
   convert_weights.py --inspect gpt2.safetensors
 """
 
@@ -127,6 +128,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="of a nanoGPT or llm.c checkpoint: drop or keep the rows that fill up its table and belong to "
         "no token of the tokenizer (default: trim)",
     )
+    parser.add_argument(
+        "--vocabulary-from",
+        action="append",
+        type=Path,
+        metavar="TEXT",
+        help="keep the tokens that a text has (a file in UTF-8; several times: several files), what they are "
+        "made of, all single bytes and special tokens, and drop all others: smaller and faster, and exact "
+        "for texts of kept tokens (docs/pruning.md)",
+    )
+    parser.add_argument(
+        "--min-count",
+        type=int,
+        metavar="N",
+        help="with --vocabulary-from: drop also the tokens that occur less than N times (default: 1)",
+    )
     parser.add_argument("--inspect", action="store_true", help="write nothing; say what SOURCE is")
     parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     parser.add_argument("--quiet", action="store_true", help="no progress and no summary")
@@ -137,6 +153,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.output is None and not options.inspect:
         parser.error("expected an output: -o OUTPUT (or --inspect)")
     _check_types(parser, options)
+    _check_vocabulary(parser, options)
     return options
 
 
@@ -158,6 +175,15 @@ def _check_types(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error(f"--calibrate: expected --dtype {expected} beside it, found {options.dtype or 'none'}")
     if options.calibrate is not None and options.inspect:
         parser.error("--calibrate: expected no text beside --inspect, which writes nothing")
+
+
+def _check_vocabulary(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.vocabulary_from and options.inspect:
+        parser.error("--vocabulary-from: expected no text beside --inspect, which writes nothing")
+    if options.min_count is not None and not options.vocabulary_from:
+        parser.error("--min-count: expected --vocabulary-from beside it, found none")
+    if options.min_count is not None and options.min_count < 1:
+        parser.error(f"--min-count: expected a number of at least 1, found {options.min_count}")
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -195,6 +221,12 @@ def _write(
             "(--tokenizer PATH tells where one is)"
         )
     _refuse_own_input(options.output, model.source)
+    if options.vocabulary_from:
+        used = trim_vocabulary.used_by(options.vocabulary_from, tokenizer, options.min_count or 1)
+        before = len(tokenizer)
+        model, tokenizer = trim_vocabulary.trimmed(model, tokenizer, used)
+        if not options.quiet:
+            print(f"vocabulary: {len(tokenizer):,} of {before:,} tokens")
     dtype, head, embedding = (
         name.upper() if name else None
         for name in (options.dtype, options.head_dtype, options.embedding_dtype)

@@ -13,6 +13,7 @@ from .checkpoint import Checkpoint
 from .messages import quoted
 from .progress import size_text
 from .quantize import FORMATS
+from .ranges import ranges
 from .sources import packed
 from .tensors import ELEMENT_TYPES, TensorSource
 from .tokenizer_tables import TokenizerTables
@@ -35,6 +36,8 @@ def describe(
         fields.update(_packed_fields(source.files[0], checksum))
         stored = safetensors_file.read(source.files[0])[0]
     fields["tokenizer"] = _tokenizer_text(tokenizer)
+    if source.original_ids:
+        fields["original ids"] = quoted(source.original_ids)
     lines += _aligned(fields)
     lines += ["", "configuration", *_aligned(_shown(model.config.to_json()))]
     parameters = sum(math.prod(tensor.shape) for tensor in model.tensors.values())
@@ -107,13 +110,5 @@ def _split(name: str) -> tuple[str, int, str]:
 
 
 def _ranges(layers: list[int]) -> str:
-    """3 or 0-11 or 0,2-5."""
-    runs: list[list[int]] = []
-    for layer in sorted(layers):
-        if layer < 0:
-            return ""
-        if runs and runs[-1][1] == layer - 1:
-            runs[-1][1] = layer
-        else:
-            runs.append([layer, layer])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    """3 or 0-11 or 0,2-5; empty where there is none."""
+    return "" if min(layers) < 0 else ranges(sorted(layers))

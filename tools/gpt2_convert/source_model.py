@@ -27,3 +27,5 @@ class SourceModel:
     merges_txt: bytes | None  #: contents of merges.txt
     files: list[Path] = field(default_factory=list)  #: that hold the weights, for the hash
     revision: str = ""  #: repository and commit of what was downloaded
+    #: Of a trimmed vocabulary: the ids that the rows of the embeddings had before, as ranges() writes them.
+    original_ids: str = ""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, Iterator, Protocol
+from typing import Callable, Iterator, Protocol, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,9 @@ class TensorSource:
 
     def first_rows(self, n: int) -> TensorSource:
         return replace(self, shape=(n, *self.shape[1:]), load=lambda: self.load()[:n])
+
+    def rows(self, indices: Sequence[int]) -> TensorSource:
+        return replace(self, shape=(len(indices), *self.shape[1:]), load=lambda: self.load()[list(indices)])
 
 
 def of_array(name: str, array: Array, where: str, dtype: str | None = None) -> TensorSource:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
+from collections import Counter
 from functools import lru_cache
+from pathlib import Path
 
+from .errors import ConvertError
 from .tokenizer_tables import TokenizerTables
 
 #: White_Space of Unicode; Python's \s has four more.
@@ -50,3 +53,23 @@ def encode(text: str, tables: TokenizerTables) -> list[int]:
             known[piece] = tables.encode(piece.encode("utf-8"))
         tokens += known[piece]
     return tokens
+
+
+def count(text: str, tables: TokenizerTables) -> Counter[int]:
+    """How often a text has each token."""
+    counts: Counter[int] = Counter()
+    for piece, times in Counter(match[0] for match in pattern().finditer(text)).items():
+        for token in tables.encode(piece.encode("utf-8")):
+            counts[token] += times
+    return counts
+
+
+def read(path: Path, purpose: str) -> str:
+    """A text file in UTF-8. purpose: what it is for, for messages."""
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConvertError(
+            f'"{path}": expected UTF-8, found other bytes at byte {error.start} ({purpose})'
+        ) from None

@@ -62,7 +62,16 @@ def read(path: Path) -> SourceModel:
         vocab_json=vocab_json,
         merges_txt=merges_txt,
         files=files,
+        original_ids=_original_ids(config, config_path),
     )
+
+
+def _original_ids(config: dict[str, Any], path: Path) -> str:
+    """What targets/huggingface.py wrote of a trimmed vocabulary."""
+    value = config.get("original_ids", "")
+    if not isinstance(value, str):
+        raise ConvertError(f'"{path}": "original_ids": expected a string, found {shown(value)}')
+    return value
 
 
 # Weights.

@@ -69,6 +69,7 @@ def read(path: Path) -> SourceModel:
         merges_txt=merges_txt,
         files=[path],
         revision=metadata.get("gpt2.source_revision", ""),
+        original_ids=metadata.get("gpt2.original_ids", ""),
     )
 
 

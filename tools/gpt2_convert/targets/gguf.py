@@ -115,6 +115,8 @@ def _metadata(model: Checkpoint, dtype: str) -> dict[str, tuple[int, Any]]:
     for key, token in (("bos", config.bos_token_id), ("eos", config.eos_token_id)):
         if token is not None:
             values[f"tokenizer.ggml.{key}_token_id"] = (UINT32, token)
+    if source.original_ids:  # a key of this program; llama.cpp does not look at it
+        values["gpt2.original_ids"] = (STRING, source.original_ids)
     return values
 
 

@@ -77,11 +77,15 @@ def _entries(model: Checkpoint, dtype: str | None) -> dict[str, tuple[str, str, 
 
 
 def _config(model: Checkpoint, dtype: str | None) -> dict[str, Any]:
-    """All keys of a GPT2Config: those that shape the model as they were checked, others as found."""
+    """All keys of a GPT2Config: those that shape the model as they were checked, others as found.
+
+    original_ids is this program's own; transformers keeps keys that it does not know.
+    """
     return {
         **DEFAULTS,
         **model.source.config,
         **model.config.to_json(),
+        **({"original_ids": model.source.original_ids} if model.source.original_ids else {}),
         "n_ctx": model.config.n_positions,
         "architectures": ["GPT2LMHeadModel"],
         "torch_dtype": TORCH_TYPES[dtype or model.tensors["wte.weight"].dtype],

@@ -143,6 +143,7 @@ def metadata(checkpoint: Checkpoint, sha256: str, calibration: str | None = None
         "gpt2.source_vectors": kind if kind in NARROW_TYPES else "F32",
         "gpt2.converter": f"convert_weights.py {__version__}",
         **({} if calibration is None else {"gpt2.calibration": calibration}),
+        **({"gpt2.original_ids": checkpoint.source.original_ids} if checkpoint.source.original_ids else {}),
         "gpt2.crc32": "00000000",
     }
 
