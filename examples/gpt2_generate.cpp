@@ -100,7 +100,13 @@ public:
         if (options.profile || options.profile_trace) {
             profile_ = std::make_shared<gpt2::Profile>();
         }
+        resolve(options.words, model_.tokenizer(), config_);
         gpt2::validate(config_, model_.config());
+        if (options.screen_head && !screening_helps()) {
+            throw UsageError(
+                "--screen-head is set but has no effect: what chooses the tokens needs all logits "
+                "(see docs/generation.md)");
+        }
         if (config_.do_sample && config_.temperature != 0.0f && !config_.seed) {
             config_.seed = gpt2::fresh_seed(); // one for all texts
         }
@@ -157,6 +163,12 @@ public:
 
 private:
     using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] bool screening_helps() const {
+        return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
+            .candidates()
+            .has_value();
+    }
 
     int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
                   std::uint64_t number) {

@@ -106,6 +106,30 @@ refused 2 "screen_head: expected an output head in float32" --screen-head --weig
 refused 2 "missing" --seed
 refused 2 "" --temperature=
 
+refused 2 "expected \"openai\", \"huggingface\" or \"llama.cpp\"" --preset gpt "$prompt"
+refused 2 "excludes" --preset openai --greedy "$prompt"
+refused 2 "excludes" --greedy --typical-p 0.5 "$prompt"
+refused 2 "typical_p is 2" --typical-p 2 "$prompt"
+refused 2 "mirostat and top_k are both set" --mirostat --top-k 3 "$prompt"
+refused 2 "mirostat.tau is 0" --mirostat-tau 0 "$prompt"
+refused 2 "xtc.threshold is 0.7" --xtc-threshold 0.7 "$prompt"
+refused 2 "dry.base is 0.5" --dry-base 0.5 "$prompt"
+refused 2 "sequence_breakers[0] is empty" --dry-sequence-breaker "" "$prompt"
+refused 2 "expected keep or cut, found maybe" --top-k-ties maybe "$prompt"
+refused 2 "expected reach or within, found out" --top-p-rule out "$prompt"
+refused 2 "processor_order[1] is \"topp\"" --top-k 3 --processor-order top_k,topp "$prompt"
+refused 2 "top_p is set but processor_order" --top-k 3 --top-p 0.5 --processor-order top_k "$prompt"
+refused 2 "min_new_tokens is 5, expected at most max_new_tokens, 4" --max-new-tokens 4 --min-new-tokens 5 "$prompt"
+refused 2 "--suppress-tokens: expected one token" --suppress-tokens "two words" "$prompt"
+refused 2 "--bad-words: expected a text or ids" --bad-words "" "$prompt"
+refused 2 "--logit-bias: expected =NUMBER at the end" --logit-bias the "$prompt"
+refused 2 "has been given a bias before" --logit-bias the=1 --logit-bias the=2 "$prompt"
+refused 2 "bad_words_ids[0]: found token 99999999" --bad-words 99999999 "$prompt"
+refused 2 "--exponential-decay-length-penalty: expected" --exponential-decay-length-penalty 5 "$prompt"
+refused 2 "forced_bos_token_id is set but has no effect after" --forced-bos-token-id 5 "$prompt"
+refused 2 "requires --guidance-scale" --negative-prompt x "$prompt"
+refused 2 "--screen-head" --screen-head --greedy --no-repeat-ngram-size 2 "$prompt"
+
 # --- failures
 refused 1 "no-such-model" --model no-such-model "$prompt"
 refused 1 "no-such-file" --prompt-file no-such-file
@@ -169,6 +193,42 @@ run --seed 5 --top-p 1 --max-new-tokens 8 "$prompt"
 whole=$out
 run --seed 5 --top-k 1000000 --max-new-tokens 8 "$prompt"
 equal "top_k above the vocabulary is all of it" "$out" "$whole"
+
+# --- processors
+run --greedy --max-new-tokens 8 --json "$prompt"
+first=$(sed 's/.*"tokens":\[\([0-9]*\).*/\1/' out.txt)
+run --greedy --max-new-tokens 8 --json --suppress-tokens "$first" "$prompt"
+checks=$((checks + 1))
+[ "$(sed 's/.*"tokens":\[\([0-9]*\).*/\1/' out.txt)" != "$first" ] || fail "a suppressed token came up"
+run --greedy --max-new-tokens 8 --logit-bias " the=100" "$prompt"
+equal "a bias that decides" "$out" " the the the the the the the the"
+run --greedy --max-new-tokens 4 --logit-bias " the=100" --bad-words "the the" "$prompt"
+checks=$((checks + 1))
+case $out in *"the the"*) fail "bad words came up: '$out'" ;; esac
+run --max-new-tokens 3 --ignore-eos --json --forced-bos-token-id The ""
+contains "a forced first token" "$out" '"text":"The'
+run --preset openai --seed 7 --max-new-tokens 24 "$prompt"
+original=$out
+run --seed 7 --max-new-tokens 24 --temperature 1 --ignore-eos "$prompt"
+equal "--preset openai" "$out" "$original"
+run --preset huggingface --seed 7 --max-new-tokens 24 "$prompt"
+fifty=$out
+run --seed 7 --max-new-tokens 24 --top-k 50 "$prompt"
+equal "--preset huggingface" "$out" "$fifty"
+run --preset llama.cpp --seed 7 --max-new-tokens 24 "$prompt"
+chain=$out
+run --seed 7 --max-new-tokens 24 --temperature 0.8 --top-k 40 --top-k-ties cut --top-p 0.95 --min-p 0.05 \
+    --processor-order top_k,top_p,min_p,temperature "$prompt"
+equal "--preset llama.cpp" "$out" "$chain"
+run --preset llama.cpp --temperature 0.01 --seed 7 --max-new-tokens 8 "$prompt"
+equal "a preset, changed" "$out" "$("$program" --model "$model" --greedy --max-new-tokens 8 "$prompt")"
+for options in "--guidance-scale 1.5 --negative-prompt night" "--mirostat" "--xtc-probability 0.3" "--dry-multiplier 1" "--typical-p 0.9" "--eta-cutoff 0.001" \
+    "--min-new-tokens 5" "--exponential-decay-length-penalty 2,1.1" "--preset llama.cpp --screen-head"; do
+    # shellcheck disable=SC2086
+    run --seed 3 --max-new-tokens 6 $options "$prompt"
+    equal "status of $options" "$status" 0
+    equal "standard error of $options" "$err" ""
+done
 
 # --- several texts
 run --seed 42 --max-new-tokens 24 --n 3 "$prompt"

@@ -30,6 +30,26 @@ TEST_CASE("uniform is the documented function of the block") {
     static_assert(gpt2::uniform(42, 0, 0) >= 0.0);
 }
 
+TEST_CASE("second_uniform is the other half of the block, and independent of the first") {
+    CHECK(gpt2::second_uniform(0, 0, 0) == std::ldexp(static_cast<double>(0x9b00dbd8bc57ac4cu >> 11), -53));
+    CHECK(gpt2::second_uniform(0x299f31d0a4093822, 0x0370734413198a2e, 0x85a308d3243f6a88) ==
+          std::ldexp(static_cast<double>(0x24126ea15001e420u >> 11), -53));
+    // Both in tenths: a table of 100 cells, all as frequent.
+    constexpr std::size_t n = 100000;
+    std::vector<double> counts(100);
+    for (std::uint64_t i = 0; i < n; ++i) {
+        const auto row = static_cast<std::size_t>(gpt2::uniform(7, 0, i) * 10.0);
+        const auto column = static_cast<std::size_t>(gpt2::second_uniform(7, 0, i) * 10.0);
+        counts[10 * row + column] += 1.0;
+    }
+    double chi_square = 0.0;
+    for (const double count : counts) {
+        chi_square += (count - n / 100) * (count - n / 100) / (n / 100);
+    }
+    CHECK(chi_square > 99.0 - 3.5 * 14.0);
+    CHECK(chi_square < 99.0 + 3.5 * 14.0);
+}
+
 TEST_CASE("uniform stays in [0, 1) and every argument matters") {
     std::set<double> seen;
     for (std::uint64_t seed : {0ull, 1ull, 1ull << 32, ~0ull}) {

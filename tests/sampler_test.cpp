@@ -507,6 +507,30 @@ TEST_CASE("nothing is allocated per token") {
     }
 }
 
+TEST_CASE("nor by the other processors that need no text") {
+    constexpr std::size_t n = 50257;
+    Numbers random(12);
+    std::vector<float> logits(n);
+    std::generate(logits.begin(), logits.end(), [&] { return random.between(-20.0, 5.0); });
+    for (const gpt2::GenerationConfig& config :
+         {gpt2::GenerationConfig{.do_sample = true, .typical_p = 0.9f, .epsilon_cutoff = 0.001f},
+          gpt2::GenerationConfig{.do_sample = true, .temperature = 0.7f, .eta_cutoff = 0.001f},
+          gpt2::GenerationConfig{.do_sample = true, .top_k = 40, .top_n_sigma = 3.0f},
+          gpt2::GenerationConfig{
+              .do_sample = true, .repetition_penalty = 1.1f, .presence_penalty = 0.1f, .penalty_last_n = 5},
+          gpt2::GenerationConfig{.suppress_tokens = {5}, .logit_bias = {{7, 1.0f}}, .min_new_tokens = 3},
+          gpt2::GenerationConfig{.do_sample = true, .xtc = gpt2::sampling::Xtc{}},
+          gpt2::GenerationConfig{.do_sample = true, .mirostat = gpt2::sampling::Mirostat{}}}) {
+        Sampler sampler(config, {.size = n, .eos = 50256});
+        sampler.note(std::vector<TokenId>{1, 2, 3, 4, 5, 6});
+        const std::size_t before = allocations;
+        (void)sampler.next(logits, 0.3);
+        std::reverse(logits.begin(), logits.end());
+        (void)sampler.next(logits, 0.7);
+        CHECK(allocations == before);
+    }
+}
+
 TEST_CASE("log_softmax against double") {
     Numbers random(13);
     std::vector<float> scratch;

@@ -719,3 +719,53 @@ TEST_CASE("a text ends at a stop string, at the end-of-text token, or when the c
         CHECK(inner == full.tokens);
     }
 }
+
+TEST_CASE("guidance: what two sessions side by side give") {
+    const auto prompt = tokens(7);
+    const auto negative = tokens(4, 9);
+    GenerationConfig config{.max_new_tokens = 12, .ignore_eos = true};
+    config.guidance_scale = 2.5f;
+    config.negative_prompt_ids = negative;
+    Session session(model());
+    const auto result = session.generate(prompt, config);
+
+    Session guided(model());
+    Session unguided(model());
+    std::vector<float> c = copy(guided.forward(prompt));
+    std::vector<float> u = copy(unguided.forward(negative));
+    std::vector<float> scratch;
+    for (const TokenId token : result.tokens) {
+        std::vector<double> scores(n_vocab);
+        for (std::size_t i = 0; i < n_vocab; ++i) {
+            const auto id = static_cast<TokenId>(i);
+            const auto exp = gpt2::detail::exp_shifted_portable;
+            const double log_c = gpt2::log_softmax(c, id, exp, scratch);
+            const double log_u = gpt2::log_softmax(u, id, exp, scratch);
+            scores[i] = 2.5 * (log_c - log_u) + log_u;
+        }
+        CHECK(token == std::max_element(scores.begin(), scores.end()) - scores.begin());
+        c = copy(guided.forward({&token, 1}));
+        u = copy(unguided.forward({&token, 1}));
+    }
+    CHECK(session.position() == prompt.size() + result.tokens.size() - 1);
+
+    // 0 follows the negative prompt alone; without one, the last token of the prompt stands for it.
+    config.guidance_scale = 0.0f;
+    CHECK(Session(model()).generate(prompt, config).tokens ==
+          Session(model()).generate(negative, {.max_new_tokens = 12, .ignore_eos = true}).tokens);
+    config.negative_prompt_ids.clear();
+    CHECK(Session(model()).generate(prompt, config).tokens ==
+          Session(model())
+              .generate(std::span(prompt).last(1), {.max_new_tokens = 12, .ignore_eos = true})
+              .tokens);
+}
+
+TEST_CASE("guidance at the end of the context") {
+    GenerationConfig config{.max_new_tokens = 12, .ignore_eos = true};
+    config.guidance_scale = 1.5f;
+    config.negative_prompt_ids = tokens(n_positions - 11, 2);
+    CHECK_THROWS_AS((void)Session(model()).generate(tokens(5), config), ContextError);
+    config.overflow = Overflow::slide;
+    CHECK(Session(model()).generate(tokens(5), config).tokens.size() == 12);
+    CHECK(Session(model()).generate(tokens(n_positions - 3), config).tokens.size() == 12);
+}

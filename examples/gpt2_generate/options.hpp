@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../common/usage_error.hpp"
+#include "words.hpp"
 
 #include <gpt2/generation_config.hpp>
 
@@ -36,6 +37,14 @@ struct Options {
     bool profile = false;
     std::optional<std::filesystem::path> profile_trace; ///< file to write
     gpt2::GenerationConfig generation;
+    // Parts of it that count if one of their options was given.
+    gpt2::sampling::Dry dry;
+    std::vector<std::string> dry_breakers; ///< instead of its own
+    gpt2::sampling::Xtc xtc;
+    gpt2::sampling::Mirostat mirostat;
+    std::string top_k_ties; ///< keep, cut or, if it was not given, empty
+    std::string top_p_rule; ///< reach, within or empty
+    Words words;            ///< what of it needs a tokenizer
 };
 
 /// Reads the command line.

@@ -2,9 +2,11 @@
 #pragma once
 
 #include "gpt2/floating_point.hpp"
+#include "gpt2/generation_checks.hpp"
 #include "gpt2/generation_config.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/sampler.hpp"
+#include "gpt2/sampling/dry_breakers.hpp"
 #include "gpt2/text_stream.hpp"
 #include "gpt2/tokenizer.hpp"
 
@@ -98,6 +100,21 @@ struct GenerationResult {
     Seconds total{}; ///< from the start of generate() to its end
 };
 
+namespace detail {
+
+/// What the processors of a text have to know of tokens.
+[[nodiscard]] inline sampling::Vocabulary vocabulary_of(const GenerationConfig& config,
+                                                        std::size_t vocab_size, std::optional<TokenId> eos,
+                                                        const Tokenizer& tokenizer) {
+    sampling::Vocabulary vocabulary{std::min(vocab_size, tokenizer.size()), eos, {}};
+    if (sampling::is_set(config, sampling::ProcessorKind::dry)) {
+        vocabulary.breakers = sampling::dry_breakers(config.dry->sequence_breakers, tokenizer);
+    }
+    return vocabulary;
+}
+
+} // namespace detail
+
 /// One text in the making. Feed it the logits of the last position; it answers with the token to read
 /// next, until it is done:
 ///
@@ -112,20 +129,22 @@ public:
     /// @param model     vocab_size and eos_token_id are used. Tokens that the tokenizer does not know (a
     ///                  vocabulary padded to a round size) are never chosen.
     /// @param exp       the vector kernel of the machine
-    /// @param context   all tokens before the text, for the repetition penalty
+    /// @param context   all tokens before the text, for the processors that look at them
     /// @param n_prompt  how many of them are the prompt of this call, for the result
     /// @throws OptionError as gpt2::validate
     Generation(const Config& model, const Tokenizer& tokenizer, ExpShifted exp, GenerationConfig config,
                StreamCallback callback, std::span<const TokenId> context, std::size_t n_prompt)
         : start_(Clock::now()), config_(checked(std::move(config), model)), tokenizer_(tokenizer),
           callback_(std::move(callback)), exp_(exp), vocab_size_(model.vocab_size),
-          sampler_(detail::sampler_options(config_), std::min(vocab_size_, tokenizer_.size()), exp),
+          eos_(detail::eos_of(config_, model)),
+          sampler_(config_, detail::vocabulary_of(config_, vocab_size_, eos_, tokenizer_), exp),
           stream_(config_.stop_strings) {
-        if (!config_.ignore_eos) {
-            eos_ = config_.eos_token_id ? config_.eos_token_id : model.eos_token_id;
-        }
         if (!sampler_.greedy()) {
             result_.seed = config_.seed ? *config_.seed : fresh_seed();
+        }
+        if (config_.forced_bos_token_id && context.size() != 1) {
+            throw OptionError(detail::concat("forced_bos_token_id is set but has no effect after ",
+                                             context.size(), " tokens, expected 1, as an empty prompt has"));
         }
         sampler_.note(context);
         result_.prompt_tokens = n_prompt;
@@ -147,9 +166,11 @@ public:
     /// Chooses a token and calls the callback.
     /// @param logits  [V] after the last token
     /// @param screened  true: -infinity stands for logits that candidates() leaves out
+    /// @param unguided  [V] after the negative prompt and the tokens so far; with guidance_scale only
     /// @returns the token, which the model has to read next, or nothing when the text is done
     /// @throws NumericError if a logit is not finite, and whatever the callback throws
-    [[nodiscard]] std::optional<TokenId> step(std::span<const float> logits, bool screened = false) {
+    [[nodiscard]] std::optional<TokenId> step(std::span<const float> logits, bool screened = false,
+                                              std::span<const float> unguided = {}) {
         if (done_) {
             return std::nullopt;
         }
@@ -164,8 +185,13 @@ public:
                 detail::require_finite(logits);
             }
             const std::uint64_t draw = result_.tokens.size();
-            const double u = result_.seed ? uniform(*result_.seed, config_.sample, draw) : 0.0;
-            token = sampler_.next(logits.first(std::min(vocab_size_, tokenizer_.size())), u);
+            const std::size_t known = std::min(vocab_size_, tokenizer_.size());
+            const std::uint64_t sample = config_.sample;
+            const double u = result_.seed ? uniform(*result_.seed, sample, draw) : 0.0;
+            const double u_xtc =
+                result_.seed && config_.xtc ? second_uniform(*result_.seed, sample, draw) : 0.0;
+            token = sampler_.next(logits.first(known), u, u_xtc,
+                                  unguided.first(std::min(known, unguided.size())));
             if (config_.logprobs) {
                 logprob = static_cast<float>(log_softmax(logits, token, exp_, scratch_));
             }
@@ -209,7 +235,7 @@ private:
         const bool is_eos = eos_ == token;
         const std::string_view bytes = is_eos ? std::string_view() : tokenizer_.token_bytes(token);
         const std::size_t index = result_.tokens.size();
-        sampler_.note({&token, 1});
+        sampler_.accept(token);
         result_.tokens.push_back(token);
         result_.bytes += bytes;
         if (logprob) {

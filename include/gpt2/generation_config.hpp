@@ -2,20 +2,22 @@
 #pragma once
 
 #include "gpt2/config.hpp"
-#include "gpt2/error.hpp"
-#include "gpt2/sampler.hpp"
+#include "gpt2/sampling/constraints.hpp"
+#include "gpt2/sampling/mirostat.hpp"
+#include "gpt2/sampling/penalties.hpp"
+#include "gpt2/sampling/truncation.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 /// @file
-/// What a user may ask of generate(), and the check that it makes sense.
+/// What a user may ask of generate(). generation_checks.hpp says whether it makes sense.
 
 namespace gpt2 {
 
@@ -59,87 +61,65 @@ struct GenerationConfig {
     /// Do not end the text there: it is a token like any other, and its bytes belong to the text.
     bool ignore_eos = false;
     Overflow overflow = Overflow::error;
+
+    /// Above 1: the text goes away from how it would go on after negative_prompt_ids, below 1 towards it.
+    /// Costs a second sequence.
+    std::optional<float> guidance_scale{};
+    /// What stands in the place of everything before the text; empty: the last token of that.
+    std::vector<TokenId> negative_prompt_ids{};
+    /// Draw from the tokens whose surprise is nearest to the expected one and that hold this share of the
+    /// probability, above 0 to 1. 1 leaves all.
+    std::optional<float> typical_p{};
+    /// Draw from tokens at least so probable, 0 to below 1; the most probable one always stays.
+    std::optional<float> epsilon_cutoff{};
+    /// The same with a threshold that falls where the distribution is flat.
+    std::optional<float> eta_cutoff{};
+    /// Draw from tokens whose logit is at most so many standard deviations below the largest. Above 0.
+    std::optional<float> top_n_sigma{};
+    /// Subtracted from the logits of the tokens of the prompt and of the text so far.
+    std::optional<float> presence_penalty{};
+    /// The same for each time that a token occurs.
+    std::optional<float> frequency_penalty{};
+    /// How many of the last tokens the penalties for repetition, presence and frequency look at. Without a
+    /// value all.
+    std::optional<std::int64_t> penalty_last_n{};
+    /// No sequence of so many tokens comes a second time, the prompt included. 0: off.
+    std::optional<std::int64_t> no_repeat_ngram_size{};
+    /// Sequences of tokens that never come up.
+    std::vector<std::vector<TokenId>> bad_words_ids{};
+    /// Tokens that never come up.
+    std::vector<TokenId> suppress_tokens{};
+    /// Tokens that are not the first of the text; after a forced one, not the second.
+    std::vector<TokenId> begin_suppress_tokens{};
+    /// The first token of the text. Only for a prompt of one token, as an empty one is; another is an error.
+    std::optional<TokenId> forced_bos_token_id{};
+    /// The last token that max_new_tokens allows, if the text has not ended before.
+    std::optional<TokenId> forced_eos_token_id{};
+    /// Added to the logit of the last token of a sequence, where the text ends with those before it.
+    std::map<std::vector<TokenId>, float> sequence_bias{};
+    /// Added to the logit of a token; -infinity forbids it.
+    std::map<TokenId, float> logit_bias{};
+    /// The model does not end the text before so many tokens. (A stop string may.)
+    std::optional<std::int64_t> min_new_tokens{};
+    /// Makes the end of the text more probable, the longer it gets.
+    std::optional<sampling::ExponentialDecay> exponential_decay_length_penalty{};
+    /// Makes the tokens that would continue a repetition less probable, the longer it is.
+    std::optional<sampling::Dry> dry{};
+    /// Now and then excludes the most probable tokens.
+    std::optional<sampling::Xtc> xtc{};
+    /// Chooses how many tokens to draw from, so that the text keeps a given surprise; instead of top_k and
+    /// all the others that do.
+    std::optional<sampling::Mirostat> mirostat{};
+    /// What top_k does with tokens that equal the last of the k.
+    sampling::TopKTies top_k_ties = sampling::TopKTies::keep;
+    /// Whether top_p takes the token that crosses the share.
+    sampling::TopPRule top_p_rule = sampling::TopPRule::reach;
+    /// The user's own, called one after the other for each token.
+    std::vector<sampling::LogitsProcessor> logits_processors{};
+    /// Names of options in the order in which they come to the logits, all that are set among them; empty:
+    /// Hugging Face's order, sampling::ProcessorKind.
+    std::vector<std::string> processor_order{};
 };
-
-namespace detail {
-
-inline void require_range(std::string_view name, const std::optional<float>& value, float low, float high) {
-    if (value && !(*value >= low && *value <= high)) {
-        throw OptionError(concat(name, " is ", *value, ", expected a number from ", low, " to ", high));
-    }
-}
-
-/// An option that only matters when tokens are drawn.
-inline void require_sampling(std::string_view name, bool is_set, bool do_sample) {
-    if (is_set && !do_sample) {
-        throw OptionError(concat(name, " is set but has no effect while do_sample is false"));
-    }
-}
-
-inline void validate_sampling(const GenerationConfig& config) {
-    // Temperature 0 asks for what do_sample = false asks for.
-    require_sampling("temperature", config.temperature && *config.temperature != 0.0f, config.do_sample);
-    require_sampling("top_k", config.top_k.has_value(), config.do_sample);
-    require_sampling("top_p", config.top_p.has_value(), config.do_sample);
-    require_sampling("min_p", config.min_p.has_value(), config.do_sample);
-    require_sampling("seed", config.seed.has_value(), config.do_sample);
-    require_sampling("sample", config.sample != 0, config.do_sample);
-}
-
-} // namespace detail
-
-/// Checks options against each other and against the model. Thread-safe.
-/// @throws OptionError naming the option, or both where one contradicts the other
-inline void validate(const GenerationConfig& config, const Config& model) {
-    using detail::concat;
-    if (config.max_new_tokens < 0) {
-        throw OptionError(concat("max_new_tokens is ", config.max_new_tokens, ", expected 0 or more"));
-    }
-    if (config.temperature && !(std::isfinite(*config.temperature) && *config.temperature >= 0.0f)) {
-        throw OptionError(
-            concat("temperature is ", *config.temperature, ", expected a finite number, 0 or more"));
-    }
-    if (config.top_k && *config.top_k < 0) {
-        throw OptionError(concat("top_k is ", *config.top_k, ", expected 0 (all tokens) or more"));
-    }
-    detail::require_range("top_p", config.top_p, 0.0f, 1.0f);
-    detail::require_range("min_p", config.min_p, 0.0f, 1.0f);
-    if (const auto& penalty = config.repetition_penalty;
-        penalty && !(std::isfinite(*penalty) && *penalty > 0.0f)) {
-        throw OptionError(concat("repetition_penalty is ", *penalty, ", expected a finite number above 0"));
-    }
-    for (std::size_t i = 0; i < config.stop_strings.size(); ++i) {
-        if (config.stop_strings[i].empty()) {
-            throw OptionError(concat("stop_strings[", i, "] is empty, expected at least one byte"));
-        }
-    }
-    if (const auto& eos = config.eos_token_id) {
-        if (config.ignore_eos) {
-            throw OptionError("eos_token_id is set but has no effect while ignore_eos is true");
-        }
-        if (*eos < 0 || static_cast<std::size_t>(*eos) >= model.vocab_size) {
-            throw OptionError(concat("eos_token_id is ", *eos, ", expected an id below ", model.vocab_size));
-        }
-    }
-    if (config.overflow != Overflow::error && config.overflow != Overflow::slide) {
-        throw OptionError(
-            concat("overflow is ", static_cast<int>(config.overflow), ", expected error or slide"));
-    }
-    detail::validate_sampling(config);
-}
-
-/// Checks that a text fits into the context.
-/// @param n_context tokens that the model has read, or will have read, when the first new one is chosen
-/// @throws ContextError if it does not, unless the options say to slide
-inline void require_room(std::size_t n_context, const GenerationConfig& config, const Config& model) {
-    const auto n_new = static_cast<std::uint64_t>(config.max_new_tokens);
-    if (config.overflow == Overflow::error &&
-        (n_context > model.n_positions || n_new > model.n_positions - n_context)) {
-        throw ContextError(detail::concat(
-            "the prompt (", n_context, " tokens) and max_new_tokens (", n_new, ") exceed the context of ",
-            model.n_positions, " tokens (n_positions); shorten one of them or set overflow to slide"));
-    }
-}
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.
 [[nodiscard]] inline std::span<const TokenId> slide_window(std::span<const TokenId> tokens,
@@ -148,17 +128,4 @@ inline void require_room(std::size_t n_context, const GenerationConfig& config, 
     return tokens.size() > kept ? tokens.last(kept) : tokens;
 }
 
-namespace detail {
-
-/// @p config passed validate().
-[[nodiscard]] inline SamplerOptions sampler_options(const GenerationConfig& config) {
-    return {.do_sample = config.do_sample,
-            .temperature = config.temperature.value_or(1.0f),
-            .top_k = static_cast<std::size_t>(config.top_k.value_or(0)),
-            .top_p = config.top_p.value_or(1.0f),
-            .min_p = config.min_p.value_or(0.0f),
-            .repetition_penalty = config.repetition_penalty.value_or(1.0f)};
-}
-
-} // namespace detail
 } // namespace gpt2

@@ -8,6 +8,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/model.hpp"
+#include "gpt2/presets.hpp"
 #include "gpt2/sampler.hpp"
 #include "gpt2/session.hpp"
 #include "gpt2/tensor.hpp"

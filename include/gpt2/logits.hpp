@@ -157,7 +157,7 @@ public:
     }
 
     [[nodiscard]] std::vector<TokenId>& ids() noexcept { return ids_; }
-    [[nodiscard]] std::span<const float> values() const noexcept { return values_; }
+    [[nodiscard]] std::vector<float>& values() noexcept { return values_; }
 
 private:
     void collect(std::span<const float> logits, std::size_t begin, std::size_t end) {

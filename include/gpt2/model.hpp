@@ -195,12 +195,9 @@ private:
 };
 
 inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
-    : model_(model.state_), pool_(detail::pool_or_default(options.pool)), profile_(options.profile),
-      cache_(
-          model_->transformer.config,
-          options.kv_dtype.value_or(model_->transformer.is_float32() ? KvDtype::float32 : KvDtype::float16)) {
-    tokens_.reserve(model_->transformer.config.n_positions);
-}
+    : Session(model.state_, detail::pool_or_default(options.pool), options.profile,
+              options.kv_dtype.value_or(model.state_->transformer.is_float32() ? KvDtype::float32
+                                                                               : KvDtype::float16)) {}
 
 GPT2_COLD inline Verification Gpt2Model::verify(const std::shared_ptr<ThreadPool>& pool) const {
     Verification result;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 
@@ -17,6 +18,8 @@
 ///     counter  = (low, high 32 bits of the draw, low, high 32 bits of the sample)
 ///     w        = Philox4x32-10(counter, key)
 ///     uniform  = floor((w[1] * 2^32 + w[0]) / 2^11) * 2^-53
+///
+/// and the same with w[3] and w[2] for the second number of a draw.
 
 namespace gpt2 {
 
@@ -36,6 +39,17 @@ namespace detail {
     return counter;
 }
 
+/// Words 2 @p pair and the next of the block of a draw as a number in [0, 1).
+[[nodiscard]] constexpr double uniform(std::uint64_t seed, std::uint64_t sample, std::uint64_t draw,
+                                       std::size_t pair) noexcept {
+    const auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
+    const auto high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
+    const auto words =
+        philox4x32({low(draw), high(draw), low(sample), high(sample)}, {low(seed), high(seed)});
+    const std::uint64_t bits = (std::uint64_t{words[2 * pair + 1]} << 32) | words[2 * pair];
+    return static_cast<double>(bits >> 11) * 0x1p-53;
+}
+
 } // namespace detail
 
 /// A number in [0, 1), a multiple of 2^-53. The same arguments give the same number everywhere;
@@ -45,12 +59,13 @@ namespace detail {
 /// @param draw    which draw within the text, counted from 0
 [[nodiscard]] constexpr double uniform(std::uint64_t seed, std::uint64_t sample,
                                        std::uint64_t draw) noexcept {
-    const auto low = [](std::uint64_t x) { return static_cast<std::uint32_t>(x); };
-    const auto high = [](std::uint64_t x) { return static_cast<std::uint32_t>(x >> 32); };
-    const auto words =
-        detail::philox4x32({low(draw), high(draw), low(sample), high(sample)}, {low(seed), high(seed)});
-    const std::uint64_t bits = (std::uint64_t{words[1]} << 32) | words[0];
-    return static_cast<double>(bits >> 11) * 0x1p-53;
+    return detail::uniform(seed, sample, draw, 0);
+}
+
+/// Another number of the same draw, independent of uniform(). Thread-safe.
+[[nodiscard]] constexpr double second_uniform(std::uint64_t seed, std::uint64_t sample,
+                                              std::uint64_t draw) noexcept {
+    return detail::uniform(seed, sample, draw, 1);
 }
 
 /// A seed nobody chose, from the operating system. Thread-safe.

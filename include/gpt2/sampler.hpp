@@ -3,35 +3,29 @@
 
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/generation_config.hpp"
 #include "gpt2/logits.hpp"
+#include "gpt2/sampling/chain.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 /// @file
-/// From a row of logits to one token. The processors, their order and their meaning are those of
-/// Hugging Face's `generate()` (transformers/generation/logits_process.py):
-///
-///   1. repetition_penalty r: s = s r where s < 0, else s / r, for each token seen so far
-///   2. temperature t:        s = s / t
-///   3. top_k:                drop s below the k-th largest; what equals it stays
-///   4. top_p:                drop tokens whose probability, summed from the least probable upwards,
-///                            is at most 1 - top_p; the most probable one stays
-///   5. min_p:                drop tokens less probable than min_p times the most probable one
-///
-/// Then one of the rest is drawn in proportion to e^s. Everything that decides a token is arithmetic
-/// with one result: float subtraction, division and ExpShifted for e^((s - max) / t), sums in double.
+/// From a row of logits to one token. The processors and their meaning are in sampling/, a header for each
+/// family, with formula and source at each; sampling/order.hpp has the order. Then one of the tokens that
+/// remain is drawn in proportion to e^s. Everything that decides a token is arithmetic with one result: float
+/// subtraction, division and ExpShifted for e^((s - max) / t), sums in double.
 
 namespace gpt2 {
 
-/// What a Sampler does; a neutral value switches a processor off. The ranges are checked by
-/// gpt2::validate, not here.
+/// The most used of GenerationConfig's options as plain numbers; a neutral value switches a processor off.
+/// The ranges are checked by gpt2::validate, not here.
 struct SamplerOptions {
     bool do_sample = false;   ///< false: the largest logit, the lowest id on ties
     float temperature = 1.0f; ///< 0 means greedy too
@@ -43,167 +37,173 @@ struct SamplerOptions {
 
 namespace detail {
 
-/// Says which weights top_p keeps: those above `weight`, and the first `ties` that equal it.
-struct MassCut {
-    std::uint32_t weight = 0; ///< the bits of a float; for floats >= 0 they sort as the numbers do
-    std::size_t ties = std::numeric_limits<std::size_t>::max();
-};
-
-/// Finds the smallest set of largest weights that holds the share p of the whole. Hugging Face's rule
-/// read from the other end: a token stays if those before it, in falling order, hold less than p.
-/// Equal weights fall in the order of their ids. Nothing is sorted: a radix search over the bits of
-/// the weights sums what lies in each range, from the top, and goes into the range where p is reached.
-class MassSearch {
-public:
-    MassSearch() : mass_(std::size_t{1} << widest) {}
-
-    /// @param weights >= 0, at least one above 0
-    /// @param p       in [0, 1)
-    [[nodiscard]] MassCut find(std::span<const float> weights, float p) {
-        double total = 0.0;
-        for (const float w : weights) {
-            total += static_cast<double>(w);
-        }
-        const double target = static_cast<double>(p) * total;
-        double above = 0.0;
-        std::uint32_t prefix = 0;
-        // 31 bits below the sign: 8 of the exponent and 3 of the fraction, then 10 and 10.
-        for (const auto& [shift, width] : {Level{20, widest}, Level{10, 10}, Level{0, 10}}) {
-            sum_ranges(weights, prefix, shift, width);
-            std::uint32_t range = std::uint32_t{1} << width;
-            while (range > 0 && !(mass_[range - 1] > 0.0 && above + mass_[range - 1] >= target)) {
-                above += mass_[--range];
-            }
-            if (range == 0) { // rounding: the parts came out smaller than the whole; all of them stay
-                return {prefix << (shift + width)};
-            }
-            prefix = (prefix << width) | (range - 1);
-        }
-        MassCut cut{prefix, 0};
-        const auto tie = static_cast<double>(std::bit_cast<float>(prefix));
-        const auto count = static_cast<std::size_t>(
-            std::count(weights.begin(), weights.end(), std::bit_cast<float>(prefix)));
-        while (cut.ties < count && (above < target || above == 0.0)) {
-            ++cut.ties;
-            above += tie;
-        }
-        return cut;
-    }
-
-private:
-    struct Level {
-        unsigned shift;
-        unsigned width;
-    };
-    static constexpr unsigned widest = 11;
-
-    /// mass_[i] = sum of the weights, in the order of ids, whose bits above `shift` are (prefix, i).
-    void sum_ranges(std::span<const float> weights, std::uint32_t prefix, unsigned shift, unsigned width) {
-        const std::uint32_t ranges = std::uint32_t{1} << width;
-        std::fill_n(mass_.begin(), ranges, 0.0);
-        for (const float w : weights) {
-            const std::uint32_t key = std::bit_cast<std::uint32_t>(w) >> shift;
-            if ((key >> width) == prefix) {
-                mass_[key & (ranges - 1)] += static_cast<double>(w);
-            }
-        }
-    }
-
-    std::vector<double> mass_;
-};
+[[nodiscard]] inline GenerationConfig config_of(const SamplerOptions& options) {
+    constexpr auto most = static_cast<std::size_t>(std::numeric_limits<std::int64_t>::max());
+    return {.do_sample = options.do_sample,
+            .temperature = options.temperature,
+            .top_k = static_cast<std::int64_t>(std::min(options.top_k, most)),
+            .top_p = options.top_p,
+            .min_p = options.min_p,
+            .repetition_penalty = options.repetition_penalty};
+}
 
 } // namespace detail
 
-/// Chooses tokens for one text. Holds the buffers that this needs, so nothing is allocated per token.
-/// One caller at a time.
+/// Chooses tokens for one text. Holds the buffers that this needs, so nothing is allocated per token but by
+/// processors that read the text: it is kept for them. One caller at a time.
 class Sampler {
 public:
     /// @param exp the vector kernel of the machine, see ExpShifted
     Sampler(const SamplerOptions& options, std::size_t vocab_size,
             ExpShifted exp = detail::exp_shifted_portable)
-        : options_(options), vocab_size_(vocab_size), exp_(exp), top_k_(greedy() ? 0 : vocab_size) {
-        if (!greedy()) {
-            weights_.reserve(vocab_size);
-            scaled_.reserve(vocab_size);
+        : Sampler(detail::config_of(options), sampling::Vocabulary{vocab_size, {}, {}}, exp) {}
+
+    /// @param config  passed gpt2::validate
+    /// @param exp     the vector kernel of the machine, see ExpShifted
+    /// @throws OptionError if a forced token is not in @p vocabulary
+    Sampler(const GenerationConfig& config, const sampling::Vocabulary& vocabulary,
+            ExpShifted exp = detail::exp_shifted_portable)
+        : vocab_size_(vocabulary.size), greedy_(sampling::is_greedy(config)),
+          scores_(vocabulary.size, exp, !greedy_) {
+        for (const sampling::ProcessorKind kind : sampling::processors_of(config)) {
+            chain_.push_back({kind, sampling::make_processor(kind, config, vocabulary, exp)});
+            keeps_text_ = keeps_text_ || reads_text(kind);
         }
-        if (options_.repetition_penalty != 1.0f) {
-            penalized_.resize(vocab_size);
-            is_seen_.resize(vocab_size);
+        if (std::any_of(chain_.begin(), chain_.end(),
+                        [](const Link& link) { return reads_counts(link.kind); })) {
+            counts_ = sampling::TokenCounts(vocab_size_, config.penalty_last_n);
         }
+        find_candidates(config);
     }
 
     /// True if the tokens do not depend on random numbers.
-    [[nodiscard]] bool greedy() const noexcept { return !options_.do_sample || options_.temperature == 0.0f; }
+    [[nodiscard]] bool greedy() const noexcept { return greedy_; }
 
-    /// Tells which tokens, of the prompt and of the text, the repetition penalty holds for.
+    /// Tells of the tokens of the prompt, from the first to the last.
     /// @throws OptionError on an id outside the vocabulary
     void note(std::span<const TokenId> tokens) {
         for (const TokenId token : tokens) {
             if (token < 0 || static_cast<std::size_t>(token) >= vocab_size_) {
                 throw OptionError(detail::concat("token ", token, ": expected an id below ", vocab_size_));
             }
-            if (!is_seen_.empty() && !is_seen_[static_cast<std::size_t>(token)]) {
-                is_seen_[static_cast<std::size_t>(token)] = true;
-                seen_.push_back(token);
-            }
+            counts_.note(token);
+        }
+        if (keeps_text_) {
+            text_.insert(text_.end(), tokens.begin(), tokens.end());
         }
     }
 
+    /// Tells of the next token of the text.
+    /// @throws as note()
+    void accept(TokenId token) {
+        note({&token, 1});
+        ++n_new_;
+    }
+
     /// What of the logits decides the next token; nothing if all of them do. Whoever gives next() -infinity
-    /// for the others gets the same token: a greedy choice is the first of the largest, and top_k, the first
-    /// processor that looks at more than one logit, drops the others. Good until the next note().
+    /// for the others gets the same token: a greedy choice is the first of the largest, and top_k, where it
+    /// is the first processor that looks at more than one logit, drops the others. Good until the next
+    /// note().
     [[nodiscard]] std::optional<Candidates> candidates() const noexcept {
-        const bool all = options_.top_k == 0 || options_.top_k >= vocab_size_;
-        const std::size_t k = greedy() ? 1 : options_.top_k;
-        if ((all && !greedy()) || k >= vocab_size_) {
+        if (!candidates_) {
             return std::nullopt;
         }
-        return Candidates{k, vocab_size_, options_.repetition_penalty, seen_};
+        Candidates wanted = *candidates_;
+        wanted.penalized = counts_.seen();
+        return wanted;
     }
 
     /// The next token.
     /// @param logits [V]; -infinity forbids a token
     /// @param u      a random number in [0, 1), for instance gpt2::uniform; not used when greedy()
-    /// @throws NumericError if a logit is NaN or +infinity or all are -infinity
-    [[nodiscard]] TokenId next(std::span<const float> logits, double u) {
-        const std::span<const float> scores = penalize(logits);
-        if (greedy()) {
-            return detail::argmax(scores);
+    /// @param u_xtc  another one, for the option xtc
+    /// @param unguided  [V] the logits after the negative prompt and the text, for the option guidance_scale
+    /// @throws NumericError if a logit is NaN or +infinity, or no token is allowed, naming the processor that
+    ///         forbade the last
+    [[nodiscard]] TokenId next(std::span<const float> logits, double u, double u_xtc = 0.0,
+                               std::span<const float> unguided = {}) {
+        process(logits, u_xtc, unguided);
+        if (greedy_) {
+            return scores_.id(static_cast<std::size_t>(detail::argmax(scores_.values())));
         }
-        filter(scores);
-        return draw(u);
+        const double whole = scores_.total();
+        const std::size_t i = draw(u * whole);
+        for (const Link& link : chain_) {
+            link.processor->chosen(static_cast<double>(scores_.weights()[i]) / whole);
+        }
+        return scores_.id(i);
     }
 
     /// The distribution that next() draws from, [V], for a look inside; it allocates. When greedy,
     /// everything is on one token.
-    [[nodiscard]] std::vector<double> probabilities(std::span<const float> logits) {
+    [[nodiscard]] std::vector<double> probabilities(std::span<const float> logits, double u_xtc = 0.0,
+                                                    std::span<const float> unguided = {}) {
         std::vector<double> out(vocab_size_);
-        const std::span<const float> scores = penalize(logits);
-        if (greedy()) {
-            out[static_cast<std::size_t>(detail::argmax(scores))] = 1.0;
+        process(logits, u_xtc, unguided);
+        if (greedy_) {
+            const auto best = static_cast<std::size_t>(detail::argmax(scores_.values()));
+            out[static_cast<std::size_t>(scores_.id(best))] = 1.0;
             return out;
         }
-        filter(scores);
-        const double whole = total();
-        for (std::size_t i = 0; i < weights_.size(); ++i) {
-            out[static_cast<std::size_t>(id(i))] = static_cast<double>(weights_[i]) / whole;
+        const double whole = scores_.total();
+        const std::span<const float> weights = scores_.weights();
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+            out[static_cast<std::size_t>(scores_.id(i))] = static_cast<double>(weights[i]) / whole;
         }
         return out;
     }
 
 private:
-    /// Processor 1, and the checks.
-    [[nodiscard]] std::span<const float> penalize(std::span<const float> logits) {
+    using Kind = sampling::ProcessorKind;
+
+    struct Link {
+        Kind kind;
+        std::unique_ptr<sampling::Processor> processor;
+    };
+
+    [[nodiscard]] static constexpr bool reads_counts(Kind kind) noexcept {
+        return kind == Kind::repetition_penalty || kind == Kind::presence_penalty ||
+               kind == Kind::frequency_penalty;
+    }
+
+    [[nodiscard]] static constexpr bool reads_text(Kind kind) noexcept {
+        return kind == Kind::sequence_bias || kind == Kind::dry || kind == Kind::no_repeat_ngram_size ||
+               kind == Kind::bad_words_ids || kind == Kind::logits_processors;
+    }
+
+    /// Whether a repetition penalty, a temperature and top_k, or less, stand before everything else.
+    void find_candidates(const GenerationConfig& config) noexcept {
+        auto link = chain_.begin();
+        Candidates wanted{1, vocab_size_, 1.0f, {}};
+        if (link != chain_.end() && link->kind == Kind::repetition_penalty) {
+            wanted.repetition_penalty = *config.repetition_penalty;
+            ++link;
+        }
+        if (!greedy_) {
+            link += link != chain_.end() && link->kind == Kind::temperature ? 1 : 0;
+            if (link == chain_.end() || link->kind != Kind::top_k) {
+                return;
+            }
+            wanted.k = static_cast<std::size_t>(*config.top_k);
+        } else if (link != chain_.end()) {
+            return;
+        }
+        if (wanted.k < vocab_size_) {
+            candidates_ = wanted;
+        }
+    }
+
+    void process(std::span<const float> logits, double uniform, std::span<const float> unguided) {
         check(logits);
-        if (penalized_.empty()) {
-            return logits;
+        scores_.begin(logits);
+        const sampling::Context context{text_, n_new_, counts_, uniform, unguided};
+        for (const Link& link : chain_) {
+            link.processor->apply(scores_, context);
+            if (!scores_.any_allowed()) {
+                throw NumericError(detail::concat("all scores are -infinity after ", to_string(link.kind),
+                                                  ": no token is allowed"));
+            }
         }
-        std::copy(logits.begin(), logits.end(), penalized_.begin());
-        for (const TokenId token : seen_) {
-            const auto i = static_cast<std::size_t>(token);
-            penalized_[i] = detail::penalized(logits[i], options_.repetition_penalty);
-        }
-        return penalized_;
     }
 
     void check(std::span<const float> logits) const {
@@ -225,96 +225,32 @@ private:
         }
     }
 
-    /// Processors 2 to 5. Leaves the weights e^((s - max) / t) of the tokens that remain, in the order
-    /// of their ids. Temperature keeps the order of the scores, so top_k may go first and the division
-    /// is needed for k tokens only.
-    void filter(std::span<const float> scores) {
-        all_ = options_.top_k == 0 || options_.top_k >= vocab_size_;
-        if (!all_) {
-            top_k_.select(scores, options_.top_k);
-            scores = top_k_.values();
-        }
-        const float largest = detail::max_of(scores);
-        weights_.resize(scores.size());
-        if (options_.temperature == 1.0f) {
-            exp_(scores.data(), largest, weights_.data(), scores.size());
-        } else {
-            scaled_.resize(scores.size());
-            for (std::size_t i = 0; i < scores.size(); ++i) {
-                scaled_[i] = (scores[i] - largest) / options_.temperature;
-            }
-            exp_(scaled_.data(), 0.0f, weights_.data(), scores.size());
-        }
-        if (options_.top_p < 1.0f) {
-            const detail::MassCut cut = mass_.find(weights_, options_.top_p);
-            std::size_t ties = 0;
-            keep_if([&](float w) {
-                const auto bits = std::bit_cast<std::uint32_t>(w);
-                return bits > cut.weight || (bits == cut.weight && ties++ < cut.ties);
-            });
-        }
-        if (options_.min_p > 0.0f) {
-            const float least = options_.min_p * detail::max_of(weights_);
-            keep_if([&](float w) { return w >= least; });
-        }
-    }
-
-    template <class Predicate> void keep_if(Predicate keep) {
-        std::vector<TokenId>& ids = top_k_.ids();
-        std::size_t kept = 0;
-        if (all_) {
-            ids.resize(weights_.size());
-        }
-        for (std::size_t i = 0; i < weights_.size(); ++i) {
-            const float w = weights_[i];
-            if (keep(w)) {
-                ids[kept] = all_ ? static_cast<TokenId>(i) : ids[i];
-                weights_[kept++] = w;
-            }
-        }
-        ids.resize(kept);
-        weights_.resize(kept);
-        all_ = false;
-    }
-
-    [[nodiscard]] double total() const noexcept {
-        double sum = 0.0;
-        for (const float w : weights_) {
-            sum += static_cast<double>(w);
-        }
-        return sum;
-    }
-
-    /// The first token at which the sum of weights passes u times their total.
-    [[nodiscard]] TokenId draw(double u) {
-        const double target = u * total();
+    /// The first of the tokens that remain at which the sum of weights passes @p target.
+    [[nodiscard]] std::size_t draw(double target) {
+        const std::span<const float> weights = scores_.weights();
         double sum = 0.0;
         std::size_t last = 0;
-        for (std::size_t i = 0; i < weights_.size(); ++i) {
-            if (weights_[i] > 0.0f) {
-                sum += static_cast<double>(weights_[i]);
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+            if (weights[i] > 0.0f) {
+                sum += static_cast<double>(weights[i]);
                 last = i;
                 if (sum > target) {
                     break;
                 }
             }
         }
-        return id(last);
+        return last;
     }
 
-    [[nodiscard]] TokenId id(std::size_t i) { return all_ ? static_cast<TokenId>(i) : top_k_.ids()[i]; }
-
-    SamplerOptions options_;
     std::size_t vocab_size_;
-    ExpShifted exp_;
-    bool all_ = true; ///< the weights are those of all tokens; otherwise of top_k_.ids()
-    detail::TopK top_k_;
-    detail::MassSearch mass_;
-    std::vector<float> weights_;
-    std::vector<float> scaled_;
-    std::vector<float> penalized_; ///< [V], empty without a repetition penalty
-    std::vector<bool> is_seen_;    ///< [V]
-    std::vector<TokenId> seen_;
+    bool greedy_;
+    sampling::Scores scores_;
+    std::vector<Link> chain_;
+    sampling::TokenCounts counts_;
+    bool keeps_text_ = false;
+    std::vector<TokenId> text_; ///< with the prompt; empty if nobody reads it
+    std::size_t n_new_ = 0;
+    std::optional<Candidates> candidates_; ///< but for the tokens that the penalty is for
 };
 
 } // namespace gpt2

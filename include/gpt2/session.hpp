@@ -129,6 +129,13 @@ public:
 private:
     friend void forward(std::span<const BatchItem>);
 
+    Session(std::shared_ptr<const detail::ModelState> model, std::shared_ptr<ThreadPool> pool,
+            std::shared_ptr<Profile> profile, KvDtype kv_dtype)
+        : model_(std::move(model)), pool_(std::move(pool)), profile_(std::move(profile)),
+          cache_(model_->transformer.config, kv_dtype) {
+        tokens_.reserve(model_->transformer.config.n_positions);
+    }
+
     /// Checks what forward() was given and lays out its rows.
     [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
 
@@ -152,8 +159,16 @@ private:
     /// The logits() after read_screened().
     void complete_logits();
 
-    /// Writes the text. @returns how
-    Screening write(Generation& generation, Overflow overflow);
+    /// The session of the negative prompt, which has been read; none without guidance.
+    [[nodiscard]] std::optional<Session> unguided_session(const GenerationConfig& config,
+                                                          TokenId last_of_context) const;
+
+    /// Appends a token here and there.
+    void extend_both(TokenId token, Session* unguided, Overflow overflow);
+
+    /// Writes the text. @param unguided  the session of the negative prompt; null if there is none
+    /// @returns how
+    Screening write(Generation& generation, Overflow overflow, Session* unguided);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
@@ -373,20 +388,47 @@ inline void Session::complete_logits() {
     logit_rows_ = 1;
 }
 
-inline Screening Session::write(Generation& generation, Overflow overflow) {
+inline std::optional<Session> Session::unguided_session(const GenerationConfig& config,
+                                                        TokenId last_of_context) const {
+    if (!sampling::is_set(config, sampling::ProcessorKind::guidance_scale) || config.max_new_tokens == 0) {
+        return std::nullopt;
+    }
+    Session session(model_, pool_, profile_, kv_dtype());
+    const std::span<const TokenId> negative(config.negative_prompt_ids);
+    session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1) : negative,
+                   config.overflow);
+    return session;
+}
+
+inline void Session::extend_both(TokenId token, Session* unguided, Overflow overflow) {
+    const std::size_t room = model_->transformer.config.n_positions;
+    if (unguided != nullptr && position() < room && unguided->position() < room) {
+        const BatchItem items[] = {{this, {&token, 1}}, {unguided, {&token, 1}}};
+        gpt2::forward(items);
+        return;
+    }
+    extend({&token, 1}, overflow);
+    if (unguided != nullptr) {
+        unguided->extend({&token, 1}, overflow);
+    }
+}
+
+inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided) {
     const std::optional<ScreenedHead>& screen = model_->transformer.screen;
     Screening result;
     bool screened = false;
     const auto next = [&] { // and tell the callback
         const Profile::Span span(profile_.get(), "choose");
-        return generation.step(screened ? head_.logits.flat() : logits()[logit_rows_ - 1].flat(), screened);
+        return generation.step(screened ? head_.logits.flat() : logits()[logit_rows_ - 1].flat(), screened,
+                               unguided == nullptr ? std::span<const float>()
+                                                   : unguided->logits()[unguided->logit_rows_ - 1].flat());
     };
     try {
         while (const auto token = next()) {
             const auto wanted = screen ? generation.candidates() : std::nullopt;
             if (!wanted || position() == model_->transformer.config.n_positions) {
                 screened = false;
-                extend({&*token, 1}, overflow);
+                extend_both(*token, unguided, overflow);
                 continue;
             }
             read_screened(*token, *wanted);
@@ -418,6 +460,9 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     const Config& shape = model_->transformer.config;
     validate(config, shape);
     require_room(position() + prompt.size(), config, shape);
+    if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
+        require_room(std::max<std::size_t>(config.negative_prompt_ids.size(), 1), config, shape);
+    }
     if (prompt.empty() && logit_rows_ == 0) {
         throw OptionError("Session::generate: expected a prompt or logits to continue from, found neither");
     }
@@ -425,10 +470,11 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     context.insert(context.end(), prompt.begin(), prompt.end());
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
                           prompt.size());
+    std::optional<Session> unguided = unguided_session(config, context.back());
     if (!prompt.empty()) {
         extend(prompt, config.overflow);
     }
-    const Screening screening = write(generation, config.overflow);
+    const Screening screening = write(generation, config.overflow, unguided ? &*unguided : nullptr);
     GenerationResult result = std::move(generation).finish();
     result.screening = screening;
     return result;
