@@ -163,11 +163,35 @@ TEST_CASE("integer formats: the converter rounds as loading does, and its self-t
     }
     for (const char* const file :
          {"tiny-int4-f16.safetensors", "tiny-int8-calibrated.safetensors", "tiny-int4-calibrated.safetensors",
-          "novella-int8.safetensors", "novella-int4.safetensors"}) {
+          "tiny-mixed.safetensors", "novella-int8.safetensors", "novella-int4.safetensors"}) {
         CAPTURE(file);
         const auto verification = Gpt2Model::load(fixture(file)).verify();
         CHECK(verification.has_self_test);
         CHECK(verification.largest_difference <= verification.bound);
+    }
+}
+
+TEST_CASE("matrices of a file may each have a type of their own") {
+    const auto file = gpt2::ConvertedModel::open(fixture("tiny-mixed.safetensors"));
+    std::array<std::size_t, gpt2::n_weight_types> found{};
+    std::size_t bytes = file.matrix("wte.weight").bytes();
+    for (const std::string& name : file.matrix_names()) {
+        if (name != "wte.weight") {
+            ++found[static_cast<std::size_t>(file.matrix(name).type())];
+            bytes += file.matrix(name).bytes();
+        }
+    }
+    const std::size_t narrow = found[static_cast<std::size_t>(WeightType::int4)];
+    const std::size_t wide = found[static_cast<std::size_t>(WeightType::int8)];
+    CHECK(narrow > 0);
+    CHECK(wide > 0);
+    CHECK(narrow + wide == 8);
+    const auto model = Gpt2Model::load(fixture("tiny-mixed.safetensors"), {.verify = true});
+    CHECK(model.bytes_read() == bytes);
+    const auto expected = logits(model);
+    for (const auto type : {WeightType::int4, WeightType::int8}) {
+        CHECK(!identical(logits(Gpt2Model::load(fixture("tiny-mixed.safetensors"), {.weights = type})),
+                         expected));
     }
 }
 

@@ -201,6 +201,20 @@ TEST_CASE("threads, pieces and levels in a model of odd sizes") {
     }
 }
 
+TEST_CASE("threads, pieces and levels where matrices have types of their own") {
+    const auto tokens = test::some_tokens(24, 256);
+    const auto load = [](std::optional<Isa> isa) {
+        return Gpt2Model::load(test::fixture("tiny-mixed.safetensors"), {.isa = isa, .pool = nullptr});
+    };
+    const std::vector<float> expected = read(load({}), with(1), tokens, {24});
+    for (const Isa isa : comparable_levels()) {
+        CAPTURE(to_string(isa));
+        const auto model = load(isa);
+        check_threads_and_pieces(model, KvDtype::float32, tokens);
+        CHECK(mismatch(read(model, with(2), tokens, {24}), expected) == "");
+    }
+}
+
 TEST_CASE("every token by itself, and pieces that end where blocks do") {
     const auto tokens = std::span(text()).first(n_text);
     const std::vector<float> expected = read(novella(), with(1), tokens, {n_text});

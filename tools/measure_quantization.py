@@ -8,6 +8,8 @@
     tools/measure_quantization.py logits         logits by type of layers, head and embeddings
     tools/measure_quantization.py outliers       the same for a model with outlier channels, balanced and not
     tools/measure_quantization.py calibrated     whole files, rounded to nearest and calibrated, and outliers
+    tools/measure_quantization.py mixed          int4 calibrated with some matrices in int8, by bits a weight
+    tools/measure_quantization.py sensitivity    what each matrix in int8 gains, as expected and as it is
     tools/measure_quantization.py parts          int4 calibrated without one part of the method or another
 
 Errors are those against the same model without rounding. Everything but the rounding is float64. The text is
@@ -30,6 +32,7 @@ from gpt2_convert import (
     calibration_text,
     checkpoint,
     compensate,
+    mixed,
     quantize,
     safetensors_file,
 )
@@ -294,14 +297,22 @@ def balanced(model, rule=balance.exponents, head=False):
 # Whole files, as the converter writes them.
 
 
-def converted(source, dtype, tokens=None):
-    """The model that a file holds. tokens: to calibrate with; None: rounded to nearest."""
-    calibration = None if tokens is None else lambda model: calibrate.Calibration(model, tokens, "")
+def converted(source, dtype, tokens=None, bits=None, wider=()):
+    """The model that a file holds. tokens: to calibrate with; None: rounded to nearest.
+
+    bits: a weight of the layers; or wider: those that are INT8.
+    """
+
+    def calibration(model):
+        found = wider if bits is None else mixed.wider_matrices(model, tokens, bits, quiet=True)
+        return calibrate.Calibration(model, tokens, "", frozenset(found))
+
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model"
         with open(path, "w+b") as file:
             types = MatrixTypes.of(dtype)
-            PackedWriter(file, checkpoint.check(source), tokenizer(source), types, "", calibration).write()
+            chosen = None if tokens is None else calibration
+            PackedWriter(file, checkpoint.check(source), tokenizer(source), types, "", chosen).write()
         result = Model(checkpoint.check(packed.read(path)))
         for name, kind in packed.matrix_types(safetensors_file.read(path)[0]).items():
             result.groups["head" if name == "wte.weight" else name] = quantize.FORMATS[kind].group
@@ -490,6 +501,27 @@ def measure_calibrated(options):
             against.show(f"{name}, {dtype.lower()}, calibrated", converted(other, dtype, tokens))
 
 
+def measure_mixed(options):
+    source = packed.read(options.model)
+    _, against = comparison(options)
+    tokens = own_texts(source, calibration_text.TOKENS)
+    for name, other in (("model", source), ("twin", outlier_source(source))):
+        for bits in (4.5, 4.6, 5, 5.5, 6, 7, 8.25):
+            against.show(f"{name}, {bits} bits", converted(other, "INT4", tokens, bits))
+
+
+def measure_sensitivity(options):
+    """The divergence by one matrix in int4 alone, as expected, and files where it is the one in int8."""
+    source = packed.read(options.model)
+    _, against = comparison(options)
+    tokens = own_texts(source, calibration_text.TOKENS)
+    costs = mixed.Sensitivity(checkpoint.check(source), tokens).measured()
+    against.show("int4", converted(source, "INT4", tokens))
+    for name, cost in costs.items():
+        against.show(f"{name}: {cost:.6f}", converted(source, "INT4", tokens, wider={name}))
+    print(f"sum of all: {sum(costs.values()):.5f}")
+
+
 def measure_parts(options):
     source = packed.read(options.model)
     _, against = comparison(options)
@@ -521,6 +553,8 @@ MEASUREMENTS = {
     "logits": measure_logits,
     "outliers": measure_outliers,
     "calibrated": measure_calibrated,
+    "mixed": measure_mixed,
+    "sensitivity": measure_sensitivity,
     "parts": measure_parts,
 }
 

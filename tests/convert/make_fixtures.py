@@ -7,6 +7,7 @@
   tiny-int4-int4.safetensors       with a head of int4 as well
   tiny-int4-f16.safetensors        with embeddings of float16 beside a head of int8
   tiny-{int8,int4}-calibrated.safetensors  calibrated with texts that the model writes
+  tiny-mixed.safetensors           some matrices int8 where most are int4
   untied.safetensors      with a head of its own, from untied/
   gpt2-vocabulary.safetensors      the 50257 tokens of GPT-2, with next to no weights
   novella/                the default model as a Hugging Face directory
@@ -85,6 +86,8 @@ def main(directory: Path) -> None:
     for dtype in ("int8", "int4"):
         out = directory / f"tiny-{dtype}-calibrated.safetensors"
         convert(directory / "tiny", "-o", out, "--dtype", dtype, "--calibrate", "self")
+    out = directory / "tiny-mixed.safetensors"
+    convert(directory / "tiny", "-o", out, "--dtype", "int4", "--calibrate", "self", "--bits", 6)
     write_model(directory / "untied", {**TINY, "tie_word_embeddings": False, "activation_function": "relu"})
     write_byte_vocabulary(directory / "untied")
     convert(directory / "untied", "-o", directory / "untied.safetensors", "--dtype", "f32")

@@ -255,11 +255,12 @@ def divergence(novella: Any, dtype: str, texts: Any, twin: bool = False) -> floa
     exact = measure_quantization.Model(tiny_model.checkpoint.check(source))
     other = measure_quantization.outlier_source(source) if twin else source
     found = measure_quantization.converted(other, dtype, texts)
-    total = 0.0
-    for window in windows:
-        p, q = (measure_quantization.log_softmax(model.logits(window)) for model in (exact, found))
-        total += (np.exp(p) * (p - q)).sum(axis=1).mean()
-    return total / len(windows)
+    return float(np.mean([mean_divergence(exact, found, window) for window in windows]))
+
+
+def mean_divergence(exact: Any, other: Any, tokens: Any) -> float:
+    p, q = (measure_quantization.log_softmax(model.logits(tokens)) for model in (exact, other))
+    return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
 @pytest.mark.parametrize(

@@ -569,6 +569,22 @@ def test_command_lines_that_make_no_sense(arguments, capsys):
             ["--calibrate", "self", "--dtype", "int4", "--inspect"],
             "--calibrate: expected no text beside --inspect",
         ),
+        (["--bits", "5"], "--bits: expected --dtype int4 beside it, found none"),
+        (
+            ["--bits", "5", "--dtype", "int8", "--calibrate", "self"],
+            "--bits: expected --dtype int4 beside it, found int8",
+        ),
+        (
+            ["--bits", "5", "--dtype", "int4"],
+            "--bits: expected --calibrate beside it, a text to measure with, found none",
+        ),
+        *(
+            (
+                ["--bits", bits, "--dtype", "int4", "--calibrate", "self"],
+                f"--bits: expected 4.5 to 8.25 bits a weight, found {bits}",
+            )
+            for bits in ("4.4", "9", "nan")
+        ),
     ],
 )
 def test_types_that_contradict(options, message, capsys):

@@ -12,17 +12,17 @@ float32 but for sums over texts, which are added up in float64 a batch at a time
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Iterator
+from typing import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from . import batched
 from .checkpoint import Checkpoint
-from .compensate import compensated, damped, refine
+from .compensate import Rounded, compensated, damped, refine
 from .errors import ConvertError
 from .quantize import FORMATS, Bytes, assemble
-from .tensors import Doubles, Floats, to_float32
+from .sample import Tokens
+from .tensors import Doubles, Floats, TensorSource, to_float32
 
 BATCH = 1 << 13  #: tokens that go through a layer together
 #: What keeps a matrix of a type from following single texts, in units of the mean square of an input (ridge
@@ -45,6 +45,16 @@ class Linear:
         return batched.rounded(x, self.group) if self.group else x
 
 
+def read(tensor: TensorSource) -> Floats:
+    return to_float32(tensor.read(), tensor.dtype)
+
+
+def parts_of(tokens: Tokens) -> list[slice]:
+    """Texts that go through a layer together."""
+    step = max(1, BATCH // tokens.shape[1])
+    return [slice(begin, begin + step) for begin in range(0, len(tokens), step)]
+
+
 class Stream:
     """Texts on their way through one of the two models. values: the residual stream."""
 
@@ -55,9 +65,26 @@ class Stream:
         self.attended = values  #: what attention makes of them, before c_proj
         self._norms: dict[str, tuple[Floats, Floats]] = {}
 
+    def inputs(self, layer: int, kind: str, part: slice) -> Floats:
+        """What a matrix of this kind reads."""
+        if kind == "attn.c_attn":
+            return self.norm(f"h.{layer}.ln_1", part)
+        if kind == "attn.c_proj":
+            return self.attended[part]
+        if kind == "mlp.c_fc":
+            return self.norm(f"h.{layer}.ln_2", part)
+        return self.inner(layer, part)
+
+    def advance(self, layer: int, kind: str, parts: list[slice]) -> None:
+        """Goes past a matrix."""
+        if kind == "attn.c_attn":
+            self.attend(layer, parts)
+        elif kind.endswith("c_proj"):
+            for part in parts:
+                self.values[part] += self.linear[kind](self.inputs(layer, kind, part))
+
     def vector(self, name: str) -> Floats:
-        tensor = self._tensors[name]
-        return to_float32(tensor.read(), tensor.dtype)
+        return read(self._tensors[name])
 
     def norm(self, name: str, part: slice) -> Floats:
         if name not in self._norms:
@@ -86,7 +113,8 @@ class Sums:
 
     def add(self, inputs: Floats, lacking: Floats) -> None:
         """Rows of each: [..., in] and [..., out]."""
-        inputs, lacking = inputs.reshape(-1, inputs.shape[-1]), lacking.reshape(-1, lacking.shape[-1])
+        inputs = inputs.reshape(-1, inputs.shape[-1])
+        lacking = lacking.reshape(len(inputs), -1)
         self._squares += inputs.T @ inputs
         self._products += inputs.T @ lacking
         self._inputs += inputs.sum(axis=0, dtype=np.float64)
@@ -102,6 +130,14 @@ class Sums:
         return self._squares / self._count - np.outer(x, x), self._products / self._count - np.outer(x, y)
 
 
+def rounded_for(moments: Doubles, wanted: Floats, dtype: str) -> Rounded:
+    """A matrix for inputs of these moments."""
+    moments = damped(moments)
+    rounded = compensated(wanted, moments, dtype)
+    refine(rounded, wanted, moments)
+    return rounded
+
+
 def fitted(linear: Linear, sums: Sums, dtype: str) -> tuple[Bytes, Linear]:
     """The matrix as the file has it, and what it computes, with the bias that goes with it."""
     moments, products = sums.central()
@@ -109,9 +145,7 @@ def fitted(linear: Linear, sums: Sums, dtype: str) -> tuple[Bytes, Linear]:
     if follow is not None:
         ridge = follow * float(np.diag(moments).mean()) or 1.0
         wanted = wanted + np.linalg.solve(moments + ridge * np.eye(len(moments)), products).astype(np.float32)
-    moments = damped(moments)
-    rounded = compensated(wanted, moments, dtype)
-    refine(rounded, wanted, moments)
+    rounded = rounded_for(moments, wanted, dtype)
     weight = rounded.weights()
     inputs, lacking = sums.means()
     bias = linear.bias + lacking + inputs @ (linear.weight - weight)
@@ -122,17 +156,18 @@ def fitted(linear: Linear, sums: Sums, dtype: str) -> tuple[Bytes, Linear]:
 class Calibration:
     """Takes the matrices of the layers in the order of the computation."""
 
-    def __init__(self, checkpoint: Checkpoint, tokens: npt.NDArray[np.int64], text: str) -> None:
-        """tokens: [texts, positions]. text: says what they are."""
+    def __init__(
+        self, checkpoint: Checkpoint, tokens: Tokens, text: str, wider: frozenset[str] = frozenset()
+    ) -> None:
+        """tokens: [texts, positions]. text: says what they are. wider: matrices that are to be INT8."""
         self.text = f"{text}, {tokens.size} tokens"
+        self.wider = wider
         self._checkpoint, self._tokens = checkpoint, tokens
-        step = max(1, BATCH // tokens.shape[1])
-        self._parts = [slice(begin, begin + step) for begin in range(0, len(tokens), step)]
+        self._parts = parts_of(tokens)
 
     def begin(self, embedding: Floats, stored: Floats) -> None:
         """The token embeddings [V, C], exact and as the file has them."""
-        position = self._checkpoint.tensors["wpe.weight"]
-        added = to_float32(position.read(), position.dtype)[: self._tokens.shape[1]]
+        added = read(self._checkpoint.tensors["wpe.weight"])[: self._tokens.shape[1]]
         self._exact = Stream(self._checkpoint, embedding[self._tokens] + added)
         self._rounded = Stream(self._checkpoint, stored[self._tokens] + added)
 
@@ -154,32 +189,16 @@ class Calibration:
 
     def _pairs(self, layer: int, kind: str, linear: Linear) -> Iterator[tuple[Floats, Floats]]:
         """Inputs of the rounded model, and the outputs that are wanted for them."""
-        inputs = self._inputs(layer, kind)
         for part in self._parts:
-            wanted = linear(inputs(self._exact, part))
+            wanted = linear(self._exact.inputs(layer, kind, part))
             if kind.endswith("c_proj"):
                 wanted += self._exact.values[part] - self._rounded.values[part]
-            yield inputs(self._rounded, part), wanted
-
-    @staticmethod
-    def _inputs(layer: int, kind: str) -> Callable[[Stream, slice], Floats]:
-        """What a matrix of this kind reads."""
-        return {
-            "attn.c_attn": lambda stream, part: stream.norm(f"h.{layer}.ln_1", part),
-            "attn.c_proj": lambda stream, part: stream.attended[part],
-            "mlp.c_fc": lambda stream, part: stream.norm(f"h.{layer}.ln_2", part),
-            "mlp.c_proj": lambda stream, part: stream.inner(layer, part),
-        }[kind]
+            yield self._rounded.inputs(layer, kind, part), wanted
 
     def _advance(self, layer: int, kind: str) -> None:
         """Both streams go past a matrix."""
-        inputs = self._inputs(layer, kind)
         for stream in (self._exact, self._rounded):
-            if kind == "attn.c_attn":
-                stream.attend(layer, self._parts)
-            elif kind.endswith("c_proj"):
-                for part in self._parts:
-                    stream.values[part] += stream.linear[kind](inputs(stream, part))
+            stream.advance(layer, kind, self._parts)
 
     def _require_finite(self, name: str, sums: Sums) -> None:
         if not all(np.isfinite(moments).all() for moments in sums.central()):

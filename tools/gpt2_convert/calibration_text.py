@@ -11,6 +11,7 @@ import numpy as np
 from .calibrate import Calibration
 from .checkpoint import Checkpoint
 from .errors import ConvertError
+from .mixed import wider_matrices
 from .progress import Progress
 from .sample import Tokens, sampled
 from .text_tokens import encode, read
@@ -23,13 +24,26 @@ LEAST_TOKENS = 1 << 10  #: that a text must have: with fewer, matrices follow th
 
 
 def calibration(
-    checkpoint: Checkpoint, tokenizer: TokenizerTables, source: str, quiet: bool = False
+    checkpoint: Checkpoint,
+    tokenizer: TokenizerTables,
+    source: str,
+    bits: float | None = None,
+    quiet: bool = False,
 ) -> Calibration:
-    """source: SELF, or the name of a text file."""
+    """source: SELF, or the name of a text file. bits: a weight, for INT4 where some matrices are INT8."""
+    tokens, text = _tokens(checkpoint, tokenizer, source, quiet)
+    wider = frozenset[str]() if bits is None else wider_matrices(checkpoint, tokens, bits, quiet)
+    return Calibration(checkpoint, tokens, text, wider)
+
+
+def _tokens(
+    checkpoint: Checkpoint, tokenizer: TokenizerTables, source: str, quiet: bool
+) -> tuple[Tokens, str]:
+    """Texts [texts, positions], and what they are."""
     length = min(checkpoint.config.n_positions, TOKENS)
     if source == SELF:
         own = _own_texts(checkpoint, min(length, OWN_LENGTH), quiet)
-        return Calibration(checkpoint, own, "written by the model itself")
+        return own, "written by the model itself"
     data = read(Path(source), "a text to calibrate with")
     tokens = encode(data, tokenizer)
     if len(tokens) < LEAST_TOKENS:
@@ -38,7 +52,7 @@ def calibration(
             f"found {len(tokens)}"
         )
     checksum = zlib.crc32(data.encode("utf-8"))
-    return Calibration(checkpoint, windows(tokens, length), f"a text with the CRC-32 {checksum:08x}")
+    return windows(tokens, length), f"a text with the CRC-32 {checksum:08x}"
 
 
 def _own_texts(checkpoint: Checkpoint, length: int, quiet: bool) -> Tokens:

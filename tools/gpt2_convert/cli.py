@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, Sequence
 
@@ -16,6 +17,7 @@ from .describe import describe
 from .errors import ConvertError
 from .find_source import Request, find, tokenizer_names
 from .matrix_types import MatrixTypes
+from .mixed import LEAST_BITS, MOST_BITS
 from .progress import Progress, size_text
 from .source_model import SourceModel
 from .sources import openai_download, packed
@@ -98,6 +100,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         f"{SELF}: texts that the model writes itself (a file of that name: ./{SELF})",
     )
     parser.add_argument(
+        "--bits",
+        type=float,
+        metavar="B",
+        help="with --dtype int4 and --calibrate: the matrices of the layers have at most B bits a weight, "
+        f"{LEAST_BITS:g} to {MOST_BITS:g}. Those that lose most by 4 bits, which is measured on the text, "
+        f"become int8 (default: {LEAST_BITS:g}, none)",
+    )
+    parser.add_argument(
         "--to",
         choices=("gpt2", "gguf", "hf"),
         default="gpt2",
@@ -154,6 +164,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("expected an output: -o OUTPUT (or --inspect)")
     _check_types(parser, options)
     _check_vocabulary(parser, options)
+    _check_bits(parser, options)
     return options
 
 
@@ -184,6 +195,19 @@ def _check_vocabulary(parser: argparse.ArgumentParser, options: argparse.Namespa
         parser.error("--min-count: expected --vocabulary-from beside it, found none")
     if options.min_count is not None and options.min_count < 1:
         parser.error(f"--min-count: expected a number of at least 1, found {options.min_count}")
+
+
+def _check_bits(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.bits is None:
+        return
+    if options.dtype != "int4":
+        parser.error(f"--bits: expected --dtype int4 beside it, found {options.dtype or 'none'}")
+    if options.calibrate is None:
+        parser.error("--bits: expected --calibrate beside it, a text to measure with, found none")
+    if not LEAST_BITS <= options.bits <= MOST_BITS:
+        parser.error(
+            f"--bits: expected {LEAST_BITS:g} to {MOST_BITS:g} bits a weight, found {options.bits:g}"
+        )
 
 
 def convert(options: argparse.Namespace) -> None:
@@ -266,7 +290,7 @@ def _refuse_own_input(output: Path, source: SourceModel) -> None:
 def _write_packed(
     model: checkpoint.Checkpoint, tokenizer: TokenizerTables, types: MatrixTypes, options: argparse.Namespace
 ) -> None:
-    size = file_size(model, types)
+    size = file_size(model, types if options.bits is None else replace(types, layers="INT8"))
     files = model.source.files
     with atomic.atomic_file(options.output, overwrite=options.overwrite, expected_size=size) as file:
         progress = Progress("source", sum(map(os.path.getsize, files)), quiet=options.quiet)
@@ -280,7 +304,7 @@ def _write_packed(
     if not options.quiet:
         rows = model.config.vocab_size
         print(
-            f"{options.output}: {size_text(summary.size)}; {types.text()}, from: {model.source.kind}; "
+            f"{options.output}: {size_text(summary.size)}; {writer.types.text()}, from: {model.source.kind}; "
             f"{len(tokenizer):,} tokens{'' if len(tokenizer) == rows else f' for {rows:,} rows'}; "
             f"self-test to {summary.bound:.1e}"
         )
@@ -289,7 +313,7 @@ def _write_packed(
 def _calibrator(
     tokenizer: TokenizerTables, options: argparse.Namespace
 ) -> Callable[[checkpoint.Checkpoint], Calibration]:
-    return lambda prepared: calibration(prepared, tokenizer, options.calibrate, options.quiet)
+    return lambda prepared: calibration(prepared, tokenizer, options.calibrate, options.bits, options.quiet)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -87,27 +87,24 @@ class _Group:
 
     def best(self) -> tuple[Floats, Array]:
         """Integers and scales of the least error among the scales that are tried."""
-        trials = trial_scales(self.target, self.dtype)
-        scales = next(trials)
-        integers, least = self._rounded(to_float32(scales, "BF16"))
-        for trial in trials:
-            found, loss = self._rounded(to_float32(trial, "BF16"))
-            better = loss < least
-            np.copyto(integers, found, where=better)
-            scales, least = np.where(better, trial, scales), np.where(better, loss, least)
-        return integers, scales
+        scales = np.stack(list(trial_scales(self.target, self.dtype)))
+        integers, losses = self._rounded(to_float32(scales, "BF16"))
+        least = losses.argmin(axis=0)[None]
+        chosen = np.take_along_axis(integers, least[None], axis=1)[:, 0]
+        return chosen, np.take_along_axis(scales, least, axis=0)[0]
 
-    def _rounded(self, scale: Floats) -> tuple[Floats, Doubles]:
-        """Integers, and the error [out] that they leave."""
-        integers, errors = np.empty_like(self.target), np.empty_like(self.target)
-        loss = np.zeros(self.target.shape[1])
+    def _rounded(self, scales: Floats) -> tuple[Floats, Doubles]:
+        """Integers [input, trial, out] for scales [trial, out], and the errors that they leave."""
+        shape = (len(self.target), *scales.shape)
+        integers, errors = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        rows, losses = errors.reshape(len(errors), -1), np.zeros(scales.shape)
         for k, target in enumerate(self.target):
-            wanted = target + self.pull[:k, k] @ errors[:k]
-            found = nearest(wanted, scale, self.dtype, integers[k]) * scale
-            errors[k] = self.weights[k] - found
+            wanted = target + (self.pull[:k, k] @ rows[:k]).reshape(scales.shape)
+            found = nearest(wanted, scales, self.dtype, integers[k]) * scales
+            np.subtract(self.weights[k], found, out=errors[k])
             left = (wanted - found).astype(np.float64)
-            loss += self.importance[k] * left * left
-        return integers, loss
+            losses += self.importance[k] * left * left
+        return integers, losses
 
 
 def refine(rounded: Rounded, weights: Floats, moments: Doubles) -> None:

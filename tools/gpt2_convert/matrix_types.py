@@ -17,6 +17,7 @@ class MatrixTypes:
     layers: str
     head: str
     embedding: str
+    wider: frozenset[str] = frozenset()  #: matrices of the layers that are INT8 whatever the others are
 
     @staticmethod
     def of(layers: str, head: str | None = None, embedding: str | None = None) -> MatrixTypes:
@@ -30,7 +31,9 @@ class MatrixTypes:
             return "F32"
         if name == "lm_head.weight":
             return self.head
-        return self.embedding if is_embedding(name) else self.layers
+        if is_embedding(name):
+            return self.embedding
+        return "INT8" if name in self.wider else self.layers
 
     def prepare(self, checkpoint: Checkpoint) -> Checkpoint:
         """The same function, with a head of its own where its type differs, and balanced for integers."""
@@ -46,6 +49,8 @@ class MatrixTypes:
     def text(self) -> str:
         """For people: int4, head int8."""
         text = self.layers.lower()
+        if self.wider:
+            text += f" and {len(self.wider)} matrices int8"
         if self.head != self.layers:
             text += f", head {self.head.lower()}"
         if self.embedding != self.head:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Callable, Sequence
 
@@ -185,6 +185,9 @@ class PackedWriter:
         """
         self._checkpoint = types.prepare(checkpoint)
         self._calibration = calibrate(self._checkpoint) if calibrate else None
+        if self._calibration is not None:
+            types = replace(types, wider=self._calibration.wider)
+        self.types = types
         self._biases: dict[str, Floats] = {}  # that go with calibrated matrices
         self._types = {name: types.of_tensor(name) for name in self._checkpoint.tensors}
         self._tables = tokenizer_tensors(tokenizer)
