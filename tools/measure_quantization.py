@@ -9,6 +9,7 @@
     tools/measure_quantization.py outliers       the same for a model with outlier channels, balanced and not
     tools/measure_quantization.py calibrated     whole files, rounded to nearest and calibrated, and outliers
     tools/measure_quantization.py parts          int4 calibrated without one part of the method or another
+    tools/measure_quantization.py one-scale      int8 with one scale a matrix, which no format here has
 
 Errors are those against the same model without rounding. Everything but the rounding is float64. The text is
 tests/data/heldout.txt, which the default model was not trained on; --text takes another. Needs numpy.
@@ -17,6 +18,7 @@ tests/data/heldout.txt, which the default model was not trained on; --text takes
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from dataclasses import replace
@@ -73,6 +75,12 @@ def by_group(function):
         return result.reshape(-1, weights.shape[1])[: len(weights)]
 
     return rounded
+
+
+def one_scale8(weights):
+    """Symmetric, one scale for all: what torch.quantization.quantize_dynamic does by default."""
+    scale = np.abs(weights).max() / 127
+    return np.rint(weights / scale) * scale
 
 
 @by_group
@@ -327,6 +335,7 @@ class Comparison:
         self._logits = [model.logits(window).astype(np.float32) for window in self._windows]
         losses = sum(self._loss(log_softmax(x), window) for x, window in zip(self._logits, self._windows))
         self._scored = len(tokens) - len(self._windows)
+        self.found = []  #: what was shown
         self._perplexity = math.exp(losses / self._scored)
         numbers = sum(logits.size for logits in self._logits)
         mean = sum(logits.sum(dtype=np.float64) for logits in self._logits) / numbers
@@ -351,6 +360,15 @@ class Comparison:
             same += (logits.argmax(axis=1) == expected.argmax(axis=1)).sum()
             loss += self._loss(q, window)
         error, change = math.sqrt(error / count), math.exp(loss / self._scored) / self._perplexity - 1
+        self.found.append(
+            {
+                "name": name,
+                "tokens": self._scored,
+                "kl": divergence / count,
+                "perplexity_change": change,
+                "top1_agreement": same / count,
+            }
+        )
         print(
             f"{name:52} {error:9.4f} {divergence / count:9.5f} {100 * change:+8.2f} % "
             f"{100 * same / count:8.1f} %",
@@ -491,6 +509,21 @@ def measure_parts(options):
         against.show(f"int4, {part.size} tokens", converted(source, "INT4", part))
 
 
+def measure_one_scale(options):
+    """Activations have a scale for each row; quantize_dynamic has one for all rows, which is no better."""
+    model, against = comparison(options)
+    for name, other in (("novella", model), ("twin", with_outliers(model))):
+        changed = other.copy()
+        for matrix in [*other.matrices(), "head"]:
+            changed.weights[matrix] = one_scale8(other.weights[matrix])
+            changed.groups[matrix] = 1 << 20
+        changed.weights["wte.weight"] = changed.weights["head"].T
+        against.show(f"{name}, int8, one scale a matrix", changed)
+        against.show(f"{name}, int8, in groups", rounded_model(other, "INT8", "INT8"))
+    if options.json:
+        options.json.write_text(json.dumps(against.found, indent=1) + "\n", encoding="utf-8")
+
+
 MEASUREMENTS = {
     "data": measure_data,
     "weights": measure_weights,
@@ -499,6 +532,7 @@ MEASUREMENTS = {
     "outliers": measure_outliers,
     "calibrated": measure_calibrated,
     "parts": measure_parts,
+    "one-scale": measure_one_scale,
 }
 
 
@@ -513,7 +547,12 @@ def main():
     parser.add_argument("--model", type=Path, default=default, help="a converted file of floating point")
     parser.add_argument("--text", type=Path, default=ROOT / "tests" / "data" / "heldout.txt")
     parser.add_argument("--tokens", type=int, default=1024, help="of the text (default: 1024)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="one-scale: write the figures there as well"
+    )
     options = parser.parse_args()
+    if options.json and options.what != "one-scale":
+        parser.error(f"--json: expected one-scale beside it, found {options.what}")
     MEASUREMENTS[options.what](options)
 
 
