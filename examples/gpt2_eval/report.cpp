@@ -118,13 +118,14 @@ public:
     int run() {
         measure_quality(); // first, as it is what finds fault with models and text
         measure_speed();
+        const std::string drawing = options_.svg ? to_svg(report_, title()) : std::string();
         print(to_markdown(report_));
         if (options_.json) {
             constexpr auto replace = nlohmann::json::error_handler_t::replace;
             replace_file(*options_.json, to_json(report_).dump(1, ' ', false, replace) + "\n");
         }
         if (options_.svg) {
-            replace_file(*options_.svg, to_svg(report_, title()));
+            replace_file(*options_.svg, drawing);
         }
         return success;
     }

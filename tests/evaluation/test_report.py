@@ -35,7 +35,8 @@ def table_of(markdown: str) -> list[dict[str, str]]:
         if line.startswith("|")
     ]
     assert all(set(cell) <= set("-:") for cell in rule)
-    return [dict(zip(heading, row, strict=True)) for row in rows]
+    assert {len(row) for row in rows} == {len(heading)}
+    return [dict(zip(heading, row)) for row in rows]
 
 
 def report(directory: Path, *arguments: object) -> tuple[str, dict[str, Any]]:

@@ -42,7 +42,8 @@ def unescaped(token: str) -> bytes:
 def rows_of(tsv: str) -> list[dict[str, str]]:
     heading, *lines = tsv.split("\n")
     assert lines.pop() == ""
-    return [dict(zip(heading.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    assert {line.count("\t") for line in lines} == {heading.count("\t")}
+    return [dict(zip(heading.split("\t"), line.split("\t"))) for line in lines]
 
 
 def bytes_of(token: dict[str, Any]) -> bytes:
