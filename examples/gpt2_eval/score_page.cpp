@@ -60,12 +60,12 @@ std::string in_quotes(std::string_view bytes) {
     return '"' + escaped(bytes) + '"';
 }
 
-/// "p ≥ 1/16 p ≥ 1/64 ... less", each in its shade.
+/// "≥ 1/4 ≥ 1/16 ... less", each in its shade.
 std::string legend() {
     std::string out = "<p>Shaded by the probability the model gave: ";
     for (int i = 0; i < n_shades; ++i) {
         const long bound = 1L << (static_cast<long>(bits_per_shade) * (i + 1));
-        const std::string text = i + 1 == n_shades ? "less" : format("1/%ld or more", bound);
+        const std::string text = i + 1 == n_shades ? "less" : format("\u2265 1/%ld", bound);
         out += format("<span class=\"s%d\">%s</span> ", i, text.c_str());
     }
     return out + "</p>\n";
