@@ -18,8 +18,14 @@ constexpr double right = 40.0;
 constexpr double top = 84.0;
 constexpr double bottom = 48.0;
 
-constexpr std::array fills{"strong f0", "strong f1", "strong f2", "strong f3", "strong f4", "strong f5"};
+constexpr std::array names{"name strong f0", "name strong f1", "name strong f2",
+                           "name strong f3", "name strong f4", "name strong f5"};
+constexpr std::array fills{"f0", "f1", "f2", "f3", "f4", "f5"};
 constexpr std::array ranges{"range s0", "range s1", "range s2", "range s3", "range s4", "range s5"};
+
+std::string power_of_ten(double exponent) {
+    return exponent < -3.0 ? format("1e%.0f", exponent) : format("%g", std::pow(10.0, exponent));
+}
 
 /// Speed to the right, linear from 0; divergence upwards, logarithmic.
 class Scales {
@@ -42,7 +48,7 @@ public:
         for (double level = lowest_; level <= highest_; level += 1.0) {
             const double at = y(std::pow(10.0, level));
             drawing.line(left, at, width - right, at, level == lowest_ ? "axis" : "grid");
-            drawing.text(left - 8, at + 4, format("%g", std::pow(10.0, level)), "muted", "end");
+            drawing.text(left - 8, at + 4, power_of_ten(level), "muted", "end");
         }
         for (const double speed : speeds_) {
             drawing.text(x(speed), height - bottom + 18, format("%g", speed), "muted", "middle");
@@ -161,7 +167,7 @@ std::string to_svg(const Report& report, const std::string& title) {
         if (can_be_drawn(candidate)) {
             labels.write(drawing, scales.x(median_of(candidate.decode)),
                          scales.y(candidate.quality->kl().value), candidate.label,
-                         fills[(i - 1) % fills.size()]);
+                         names[(i - 1) % names.size()]);
         }
     }
     return drawing.str();

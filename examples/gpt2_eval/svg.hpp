@@ -10,7 +10,8 @@
 /// tools/performance/svg.py do.
 
 /// A drawing under way. Lengths are pixels; y grows downwards. Classes name colours and strokes: paper,
-/// muted, grid, axis, strong, limit, range, f0 to f5 (fill) and s0 to s5 (stroke).
+/// muted, grid, axis, strong, name (kept clear of what it lies on), limit, range, f0 to f5 (fill) and s0 to
+/// s5 (stroke).
 class Drawing {
 public:
     Drawing(double width, double height, std::string_view title, std::string_view subtitle);
