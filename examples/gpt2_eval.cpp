@@ -29,7 +29,9 @@ Status: 0, 1 on failure, 2 for a command line that makes no sense, 3 when `compa
 Examples:
   gpt2-eval perplexity gpt2.safetensors wiki.txt --stride 512 --checkpoint wiki.run
   gpt2-eval compare gpt2.safetensors gpt2.safetensors:int8 gpt2.safetensors:int4 --text wiki.txt --max-kl 0.03
-  gpt2-eval compare gpt2.safetensors gpt2-int8.safetensors --text wiki.txt --limit 20000 --min-top1 0.98 --json)";
+  gpt2-eval compare gpt2.safetensors gpt2-int8.safetensors --text wiki.txt --limit 20000 --min-top1 0.98 --json
+  gpt2-eval score gpt2.safetensors letter.txt -o letter.html
+  gpt2-eval report gpt2.safetensors --text wiki.txt --svg quality.svg)";
 
 /// @returns the command that was asked for, or nothing after --help
 const Command* parse(CLI::App& app, const std::vector<Command>& commands, int argc, char** argv) {
@@ -57,7 +59,8 @@ int run(int argc, char** argv) {
     app.get_formatter()->column_width(30);
     app.option_defaults()->take_last();
     app.require_subcommand(0, 1);
-    const std::vector<Command> commands{add_perplexity(app), add_compare(app)};
+    const std::vector<Command> commands{add_perplexity(app), add_compare(app), add_score(app),
+                                        add_report(app), add_report_round(app)};
     const Command* const command = parse(app, commands, argc, argv);
     return command == nullptr ? success : command->run();
 }

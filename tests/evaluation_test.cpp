@@ -193,6 +193,50 @@ TEST_CASE("the most likely tokens: the lower id on ties, all when there are few"
     CHECK(evaluation::most_likely(many, 20) == ids);
 }
 
+TEST_CASE("details of a token: rank by ties, entropy, the most likely") {
+    const std::vector<float> logits = random_logits(1001, 7);
+    std::vector<float> scratch;
+    for (const gpt2::ExpShifted exp :
+         {gpt2::detail::exp_shifted_portable, gpt2::kernels::kernels_for(gpt2::choose_isa()).exp_shifted}) {
+        long double sum = 0.0L;
+        for (const float x : logits) {
+            sum += std::exp(static_cast<long double>(x));
+        }
+        long double entropy = 0.0L;
+        for (const float x : logits) {
+            const long double log_p = static_cast<long double>(x) - std::log(sum);
+            entropy -= std::exp(log_p) * log_p;
+        }
+        for (const TokenId token : {0, 500, 1000}) {
+            const auto found = evaluation::token_details(logits, token, 3, exp, scratch);
+            const float logit = logits[static_cast<std::size_t>(token)];
+            CHECK(found.log_probability == gpt2::log_softmax(logits, token, exp, scratch));
+            CHECK(found.entropy == doctest::Approx(static_cast<double>(entropy)).epsilon(1e-6));
+            CHECK(found.rank == 1 + static_cast<std::size_t>(
+                                        std::ranges::count_if(logits, [&](float x) { return x > logit; })));
+            REQUIRE(found.most_likely.size() == 3);
+            for (const auto& likely : found.most_likely) {
+                CHECK(likely.log_probability ==
+                      doctest::Approx(gpt2::log_softmax(logits, likely.token, exp, scratch)).epsilon(1e-12));
+            }
+        }
+    }
+    const std::vector<float> even(8, 0.25f);
+    for (const TokenId token : {0, 3, 7}) {
+        const auto found =
+            evaluation::token_details(even, token, 2, gpt2::detail::exp_shifted_portable, scratch);
+        CHECK(found.rank == static_cast<std::size_t>(token) + 1);
+        CHECK(found.entropy == doctest::Approx(std::log(8.0)).epsilon(1e-12));
+        CHECK(found.most_likely[1].token == 1);
+    }
+    const std::vector<float> certain{0.0f, 200.0f};
+    CHECK(evaluation::token_details(certain, 1, 1, gpt2::detail::exp_shifted_portable, scratch).entropy ==
+          0.0);
+    const std::vector<float> bad{0.0f, std::numeric_limits<float>::quiet_NaN()};
+    CHECK_THROWS_AS((void)evaluation::token_details(bad, 0, 1, gpt2::detail::exp_shifted_portable, scratch),
+                    gpt2::NumericError);
+}
+
 TEST_CASE("a text that is encoded piece by piece has the tokens of the whole") {
     const auto tokenizer = gpt2::Tokenizer::load(test::novella());
     const std::string text =

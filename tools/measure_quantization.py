@@ -11,6 +11,7 @@
     tools/measure_quantization.py mixed          int4 calibrated with some matrices in int8, by bits a weight
     tools/measure_quantization.py sensitivity    what each matrix in int8 gains, as expected and as it is
     tools/measure_quantization.py parts          int4 calibrated without one part of the method or another
+    tools/measure_quantization.py one-scale      int8 with one scale a matrix, which no format here has
 
 Errors are those against the same model without rounding. Everything but the rounding is float64. The text is
 tests/data/heldout.txt, which the default model was not trained on; --text takes another. Needs numpy.
@@ -19,6 +20,7 @@ tests/data/heldout.txt, which the default model was not trained on; --text takes
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import tempfile
 from dataclasses import replace
@@ -76,6 +78,12 @@ def by_group(function):
         return result.reshape(-1, weights.shape[1])[: len(weights)]
 
     return rounded
+
+
+def one_scale8(weights):
+    """Symmetric, one scale for all: what torch.quantization.quantize_dynamic does by default."""
+    scale = np.abs(weights).max() / 127
+    return np.rint(weights / scale) * scale
 
 
 @by_group
@@ -354,6 +362,7 @@ class Comparison:
         self._logits = [model.logits(window).astype(np.float32) for window in self._windows]
         losses = sum(self._loss(log_softmax(x), window) for x, window in zip(self._logits, self._windows))
         self._scored = len(tokens) - len(self._windows)
+        self.found = []  #: what was shown
         self._perplexity = math.exp(losses / self._scored)
         numbers = sum(logits.size for logits in self._logits)
         mean = sum(logits.sum(dtype=np.float64) for logits in self._logits) / numbers
@@ -385,6 +394,15 @@ class Comparison:
 
     def show(self, name, model):
         error, divergence, change, same = self.measure(model)
+        self.found.append(
+            {
+                "name": name,
+                "tokens": self._scored,
+                "kl": divergence,
+                "perplexity_change": change,
+                "top1_agreement": same,
+            }
+        )
         print(
             f"{name:52} {error:9.4f} {divergence:9.5f} {100 * change:+8.2f} % {100 * same:8.1f} %",
             flush=True,
@@ -546,6 +564,21 @@ def measure_parts(options):
         against.show(f"int4, {part.size} tokens", converted(source, "INT4", part))
 
 
+def measure_one_scale(options):
+    """Activations have a scale for each row; quantize_dynamic has one for all rows, which is no better."""
+    model, against = comparison(options)
+    for name, other in (("novella", model), ("twin", with_outliers(model))):
+        changed = other.copy()
+        for matrix in [*other.matrices(), "head"]:
+            changed.weights[matrix] = one_scale8(other.weights[matrix])
+            changed.groups[matrix] = 1 << 20
+        changed.weights["wte.weight"] = changed.weights["head"].T
+        against.show(f"{name}, int8, one scale a matrix", changed)
+        against.show(f"{name}, int8, in groups", rounded_model(other, "INT8", "INT8"))
+    if options.json:
+        options.json.write_text(json.dumps(against.found, indent=1) + "\n", encoding="utf-8")
+
+
 MEASUREMENTS = {
     "data": measure_data,
     "weights": measure_weights,
@@ -556,6 +589,7 @@ MEASUREMENTS = {
     "mixed": measure_mixed,
     "sensitivity": measure_sensitivity,
     "parts": measure_parts,
+    "one-scale": measure_one_scale,
 }
 
 
@@ -570,7 +604,12 @@ def main():
     parser.add_argument("--model", type=Path, default=default, help="a converted file of floating point")
     parser.add_argument("--text", type=Path, default=ROOT / "tests" / "data" / "heldout.txt")
     parser.add_argument("--tokens", type=int, default=1024, help="of the text (default: 1024)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="one-scale: write the figures there as well"
+    )
     options = parser.parse_args()
+    if options.json and options.what != "one-scale":
+        parser.error(f"--json: expected one-scale beside it, found {options.what}")
     MEASUREMENTS[options.what](options)
 
 

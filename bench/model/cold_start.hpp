@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "../../examples/common/process.hpp"
 #include "../machine.hpp"
 #include "cases.hpp"
 #include "subject.hpp"
 
 #include <gpt2/gpt2.hpp>
 
-#include <array>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -16,13 +16,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#if defined(__linux__)
-#include <cerrno>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#endif
 
 /// @file
 /// The life of a process that writes one text: this program starts itself, with a converted model.
@@ -82,78 +75,12 @@ inline int run_child(const std::vector<std::string>& arguments) {
 
 #if defined(__linux__)
 
-/// A program under way, its standard output read line by line. The destructor waits for its end.
-class Process {
-public:
-    /// @throws FileError if it cannot be started
-    explicit Process(const std::vector<std::string>& command) {
-        std::array<int, 2> ends{};
-        if (pipe(ends.data()) != 0) {
-            fail("pipe", errno);
-        }
-        std::vector<char*> arguments;
-        for (const std::string& word : command) {
-            arguments.push_back(const_cast<char*>(word.c_str()));
-        }
-        arguments.push_back(nullptr);
-        posix_spawn_file_actions_t actions;
-        posix_spawn_file_actions_init(&actions);
-        posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-        posix_spawn_file_actions_addclose(&actions, ends[0]);
-        posix_spawn_file_actions_addclose(&actions, ends[1]);
-        const int error = posix_spawnp(&pid_, arguments[0], &actions, nullptr, arguments.data(), environ);
-        posix_spawn_file_actions_destroy(&actions);
-        close(ends[1]);
-        out_ = fdopen(ends[0], "r");
-        if (error != 0) {
-            pid_ = -1;
-            std::fclose(out_);
-            fail(command.front(), error);
-        }
-    }
-    ~Process() {
-        if (pid_ > 0) {
-            wait();
-        }
-    }
-    Process(const Process&) = delete;
-    Process& operator=(const Process&) = delete;
-
-    /// The next line without its end; empty at the end of all.
-    [[nodiscard]] std::string line() {
-        std::string text;
-        for (int c = std::fgetc(out_); c != EOF && c != '\n'; c = std::fgetc(out_)) {
-            text += static_cast<char>(c);
-        }
-        return text;
-    }
-
-    /// @returns its exit status, or 128 and the signal that ended it
-    int wait() {
-        std::fclose(out_);
-        int status = 0;
-        while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-        }
-        pid_ = -1;
-        return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    }
-
-private:
-    [[noreturn]] static void fail(const std::string& what, int error) {
-        throw FileError(what +
-                        ": cannot start: " + std::error_code(error, std::generic_category()).message());
-    }
-
-    pid_t pid_ = -1;
-    std::FILE* out_ = nullptr;
-};
-
 /// Starts this program anew on a converted model.
 /// @throws Error if the child fails
 [[nodiscard]] inline Life run_process(const std::filesystem::path& model, std::size_t threads,
                                       const std::string& kv_dtype, std::size_t n_tokens) {
     const auto begin = Clock::now();
-    Process child({"/proc/self/exe", child_argument, model.string(), std::to_string(threads), kv_dtype,
+    Process child({this_program, child_argument, model.string(), std::to_string(threads), kv_dtype,
                    std::to_string(n_tokens)});
     Life life;
     const std::string first = child.line();

@@ -64,6 +64,14 @@ bool standard_input_is_terminal() {
 #endif
 }
 
+bool standard_output_is_terminal() {
+#if defined(_WIN32)
+    return _isatty(_fileno(stdout)) != 0;
+#else
+    return isatty(STDOUT_FILENO) != 0;
+#endif
+}
+
 bool standard_error_is_terminal() {
 #if defined(_WIN32)
     return _isatty(_fileno(stderr)) != 0;
@@ -72,12 +80,16 @@ bool standard_error_is_terminal() {
 #endif
 }
 
-std::string read_standard_input() {
+std::string read_input_bytes() {
     std::string text{std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>()};
     if (std::cin.bad()) {
         throw std::runtime_error("cannot read standard input");
     }
-    return without_line_end(std::move(text));
+    return text;
+}
+
+std::string read_standard_input() {
+    return without_line_end(read_input_bytes());
 }
 
 std::string read_file(const std::filesystem::path& path) {

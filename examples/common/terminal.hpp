@@ -14,7 +14,12 @@
 void print(std::string_view text);
 
 [[nodiscard]] bool standard_input_is_terminal();
+[[nodiscard]] bool standard_output_is_terminal();
 [[nodiscard]] bool standard_error_is_terminal();
+
+/// The rest of standard input, every byte of it.
+/// @throws std::runtime_error if it cannot be read
+[[nodiscard]] std::string read_input_bytes();
 
 /// The rest of standard input, or a whole file, without one line end at its end.
 /// @throws std::runtime_error naming the file

@@ -27,6 +27,9 @@ struct Command {
 
 [[nodiscard]] Command add_perplexity(CLI::App& app);
 [[nodiscard]] Command add_compare(CLI::App& app);
+[[nodiscard]] Command add_score(CLI::App& app);
+[[nodiscard]] Command add_report(CLI::App& app);
+[[nodiscard]] Command add_report_round(CLI::App& app);
 
 /// --threads, which all have.
 void add_threads(CLI::App& app, std::optional<std::int64_t>& threads);

@@ -11,4 +11,5 @@
 #include "gpt2/evaluation/perplexity.hpp"
 #include "gpt2/evaluation/scorer.hpp"
 #include "gpt2/evaluation/statistics.hpp"
+#include "gpt2/evaluation/token_details.hpp"
 #include "gpt2/evaluation/token_stream.hpp"

@@ -14,6 +14,10 @@ from .svg import number
 _BLOCK = re.compile(r"(<!-- begin: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOT_MEASURED = "*Not measured yet: `scripts/measure-performance` fills this in.*\n"
 
+# Blocks of a page that both reports fill in: README.md. Each leaves those of the other as they are.
+MADE_HERE = ("overview", "sizes", "founding", "flags")
+MADE_BY_QUALITY = ("quality",)
+
 # The report that this project grew out of: engine, seconds, new tokens.
 FOUNDING_REPORT = [
     ("report: TensorFlow, float32", 3.4, 100),
@@ -120,14 +124,22 @@ def blocks(directory: Path, own: Sequence[Result], compared: Sequence[Result]) -
     return found
 
 
-def fill_in(text: str, found: dict[str, Optional[str]], where: str) -> str:
-    """@raises ResultError for a block that nobody knows"""
+def fill_in(
+    text: str,
+    found: dict[str, Optional[str]],
+    where: str,
+    others: Sequence[str] = MADE_BY_QUALITY,
+    not_measured: str = NOT_MEASURED,
+) -> str:
+    """@p others are blocks to leave as they are. @raises ResultError for a block that nobody knows"""
 
     def replace(match: re.Match[str]) -> str:
         name = match.group(2)
+        if name in others:
+            return match.group(0)
         if name not in found and not name.endswith(".md"):
             raise ResultError(f"{where}: expected a block out of {', '.join(sorted(found))}; found {name}")
-        body = found.get(name) or NOT_MEASURED
+        body = found.get(name) or not_measured
         return match.group(1) + "\n" + body.rstrip("\n") + "\n\n" + match.group(3)
 
     return _BLOCK.sub(replace, text)

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string_view>
+
+/// @file
+/// Where results go.
+
+/// Standard output, or a file that gets its name at the end: no part of a run passes for a whole.
+class Output {
+public:
+    /// @param path  none: standard output
+    /// @throws gpt2::FileError naming it, if it cannot be written
+    explicit Output(const std::optional<std::filesystem::path>& path);
+    ~Output();
+    Output(const Output&) = delete;
+    Output& operator=(const Output&) = delete;
+
+    void write(std::string_view text);
+    void finish();
+
+private:
+    [[noreturn]] void fail() const;
+
+    std::optional<std::filesystem::path> path_;
+    std::filesystem::path part_;
+    std::ofstream file_;
+};

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Results of gpt2-eval report as the tables of docs/quality.md."""
