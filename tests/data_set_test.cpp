@@ -53,8 +53,7 @@ evaluation::ChoiceScore alone(const gpt2::Gpt2Model& model, const evaluation::Ex
     const auto continuation = model.tokenizer().encode(rest);
     tokens.insert(tokens.end(), continuation.begin(), continuation.end());
     const std::size_t most = model.config().n_positions + 1;
-    tokens.erase(tokens.begin(),
-                 tokens.end() - static_cast<std::ptrdiff_t>(std::min(most, tokens.size())));
+    tokens.erase(tokens.begin(), tokens.end() - static_cast<std::ptrdiff_t>(std::min(most, tokens.size())));
     evaluation::ChoiceScore score{.log_probability = 0.0,
                                   .tokens = continuation.size(),
                                   .characters = of.choices[i].size(),
@@ -129,7 +128,7 @@ TEST_CASE("the readers' texts") {
     CHECK(detail::replaced_all("aaaXa", "aa", "b") == "baXa");
     CHECK(detail::without_brackets("a[b]c[d[e]f]g[h") == "acf]g[h");
     CHECK(detail::without_brackets("[a\n] b [] ]") == "[a\n] b  ]");
-    CHECK(detail::harness_text(" How to [title] go [step]  home ") == "How to.  go home");
+    CHECK(detail::harness_text(" How to [title] go [step]  home ") == "How to. go  home");
     CHECK(detail::capitalized("the MAN \xc3\x89") == "The man \xc3\x89");
 
     const auto word = read(evaluation::read_last_word, R"({"text": "one  two\tthree four \n"})");
@@ -173,7 +172,8 @@ TEST_CASE("choices are scored as each is alone") {
             }
         }
     }
-    CHECK(evaluation::score_examples(*std::make_unique<evaluation::Scorer>(model), {}).empty());
+    evaluation::Scorer scorer(model);
+    CHECK(evaluation::score_examples(scorer, std::vector<evaluation::Example>()).empty());
 }
 
 TEST_CASE("what cannot be scored names the example") {
@@ -218,7 +218,8 @@ TEST_CASE("a uniform model guesses") {
     CHECK(words.last_token_perplexity().standard_error < 1e-9);
 
     evaluation::AccuracyScore score;
-    const auto found = evaluation::score_examples(scorer, {{example("a", {"bbb", "cc", "d", "\xc3\xa9"})}});
+    const std::vector<evaluation::Example> one{example("a", {"bbb", "cc", "d", "\xc3\xa9"})};
+    const auto found = evaluation::score_examples(scorer, one);
     score.add(found[0], 2);
     CHECK(score.accuracy().value == 1.0);               // of the shortest, the first
     CHECK(score.accuracy_per_token().value == 0.0);     // all are the same: the first

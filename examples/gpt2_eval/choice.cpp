@@ -16,10 +16,9 @@ struct Options : DataSetOptions {
 nlohmann::ordered_json details_of(const evaluation::Example& example,
                                   std::span<const evaluation::ChoiceScore> choices) {
     using evaluation::ChoiceScore;
-    nlohmann::ordered_json out{
-        {"chosen", best_choice(choices, &ChoiceScore::log_probability)},
-        {"chosen_per_character", best_choice(choices, &ChoiceScore::per_character)},
-        {"chosen_per_token", best_choice(choices, &ChoiceScore::per_token)}};
+    nlohmann::ordered_json out{{"chosen", best_choice(choices, &ChoiceScore::log_probability)},
+                               {"chosen_per_character", best_choice(choices, &ChoiceScore::per_character)},
+                               {"chosen_per_token", best_choice(choices, &ChoiceScore::per_token)}};
     out.update(scores_of(example, choices));
     return out;
 }
@@ -32,26 +31,27 @@ nlohmann::ordered_json json_of(const evaluation::AccuracyScore& score) {
 }
 
 std::string text_of(const evaluation::AccuracyScore& score) {
-    return "acc          " + percent(score.accuracy()) + "\n" + //
-           "acc_norm     " + percent(score.accuracy_per_character()) +
-           " per character (lm-evaluation-harness)\n" + //
-           "             " + percent(score.accuracy_per_token()) + " per token (llm.c)\n" +
-           format("chance       %.2f %%\n", 100.0 * score.chance());
+    std::string out = "acc          " + percent(score.accuracy()) + "\n";
+    out += "acc_norm     " + percent(score.accuracy_per_character()) +
+           " per character (lm-evaluation-harness)\n";
+    out += "             " + percent(score.accuracy_per_token()) + " per token (llm.c)\n";
+    out += format("chance       %.2f %%\n", 100.0 * score.chance());
+    return out;
 }
 
 int run(const Options& options) {
     evaluation::AccuracyScore score;
-    return run_data_set(options,
-                        {.read = options.harness ? evaluation::read_harness_choice : evaluation::read_choice,
-                         .add =
-                             [&](const auto& example, auto choices) {
-                                 score.add(choices, example.label);
-                                 return details_of(example, choices);
-                             },
-                         .running_value =
-                             [&] { return "acc_norm per token " + percent(score.accuracy_per_token()); },
-                         .json = [&] { return json_of(score); },
-                         .text = [&] { return text_of(score); }});
+    return run_data_set(
+        options,
+        {.read = options.harness ? evaluation::read_harness_choice : evaluation::read_choice,
+         .add =
+             [&](const auto& example, auto choices) {
+                 score.add(choices, example.label);
+                 return details_of(example, choices);
+             },
+         .running_value = [&] { return "acc_norm per token " + percent(score.accuracy_per_token()); },
+         .json = [&] { return json_of(score); },
+         .text = [&] { return text_of(score); }});
 }
 
 } // namespace

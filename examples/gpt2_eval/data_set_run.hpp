@@ -43,9 +43,9 @@ struct DataSetTask {
                                          std::span<const gpt2::evaluation::ChoiceScore>)>
         add;
 
-    std::function<std::string()> running_value;    ///< for the progress bar
-    std::function<nlohmann::ordered_json()> json;  ///< the results
-    std::function<std::string()> text;             ///< the same, as lines
+    std::function<std::string()> running_value;   ///< for the progress bar
+    std::function<nlohmann::ordered_json()> json; ///< the results
+    std::function<std::string()> text;            ///< the same, as lines
 };
 
 /// Runs it over the file and prints the results.

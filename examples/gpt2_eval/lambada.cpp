@@ -26,32 +26,33 @@ nlohmann::ordered_json json_of(const evaluation::LastWordScore& score) {
 }
 
 std::string text_of(const evaluation::LastWordScore& score) {
-    return "accuracy     " + percent(score.accuracy()) + " of the last words\n" + //
-           "             " + percent(score.last_token_accuracy()) + " of the last tokens\n" + //
-           "perplexity   " + with_error(score.perplexity(), 4) + " per last word\n" + //
-           "             " + with_error(score.last_token_perplexity(), 4) + " per last token\n";
+    std::string out = "accuracy     " + percent(score.accuracy()) + " of the last words\n";
+    out += "             " + percent(score.last_token_accuracy()) + " of the last tokens\n";
+    out += "perplexity   " + with_error(score.perplexity(), 4) + " per last word\n";
+    out += "             " + with_error(score.last_token_perplexity(), 4) + " per last token\n";
+    return out;
 }
 
 int run(const DataSetOptions& options) {
     evaluation::LastWordScore score;
-    return run_data_set(options,
-                        {.read = evaluation::read_last_word,
-                         .read_plain = evaluation::read_plain_last_word,
-                         .add =
-                             [&](const auto& example, auto choices) {
-                                 score.add(choices[0]);
-                                 return details_of(example, choices[0]);
-                             },
-                         .running_value = [&] { return "accuracy " + percent(score.accuracy()); },
-                         .json = [&] { return json_of(score); },
-                         .text = [&] { return text_of(score); }});
+    return run_data_set(options, {.read = evaluation::read_last_word,
+                                  .read_plain = evaluation::read_plain_last_word,
+                                  .add =
+                                      [&](const auto& example, auto choices) {
+                                          score.add(choices[0]);
+                                          return details_of(example, choices[0]);
+                                      },
+                                  .running_value = [&] { return "accuracy " + percent(score.accuracy()); },
+                                  .json = [&] { return json_of(score); },
+                                  .text = [&] { return text_of(score); }});
 }
 
 } // namespace
 
 Command add_lambada(CLI::App& app) {
     const auto o = std::make_shared<DataSetOptions>();
-    CLI::App* const command = app.add_subcommand("lambada", "How well the last words of passages are foreseen");
+    CLI::App* const command =
+        app.add_subcommand("lambada", "How well the last words of passages are foreseen");
     o->add_to(*command, "Passages: lines of JSON, {\"text\": \"...\"}, as OpenAI's lambada_test.jsonl,\n"
                         "or lines of text");
     command->footer(R"(

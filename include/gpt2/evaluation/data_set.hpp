@@ -196,7 +196,7 @@ public:
     /// Which of two names of a field is there.
     /// @throws FormatError for none or both
     [[nodiscard]] std::string_view one_of(std::string_view key, std::string_view other) const {
-        const std::string choice = concat("this field or ", quoted(other));
+        const std::string choice = concat("this field or ", detail::quoted(other));
         if (has(key) == has(other)) {
             object_.fail(key, choice, has(key) ? std::string_view("both") : std::string_view("neither"));
         }
@@ -310,7 +310,8 @@ struct Blank {
 [[nodiscard]] inline Blank find_blank(std::string_view text) noexcept {
     for (const std::string_view mark : {std::string_view("XXXXX"), std::string_view("[MASK]")}) {
         Blank blank{.begin = text.find(mark), .size = mark.size(), .count = 0};
-        for (std::size_t at = blank.begin; at != std::string_view::npos; at = text.find(mark, at + mark.size())) {
+        for (std::size_t at = blank.begin; at != std::string_view::npos;
+             at = text.find(mark, at + mark.size())) {
             ++blank.count;
         }
         if (blank.count != 0) {
@@ -336,8 +337,7 @@ using ReadExample = Example (*)(const DataLine&);
 /// LAMBADA as OpenAI has it, {"text": "..."}: the last word is to be foreseen.
 /// @throws FormatError naming line and field, as all of these do
 [[nodiscard]] GPT2_COLD inline Example read_last_word(const DataLine& line) {
-    return detail::last_word_of(detail::ExampleFields(line).text("text"), line,
-                                line.where + ": \"text\"");
+    return detail::last_word_of(detail::ExampleFields(line).text("text"), line, line.where + ": \"text\"");
 }
 
 /// The same of a line that is the text.
@@ -345,8 +345,8 @@ using ReadExample = Example (*)(const DataLine&);
     return detail::last_word_of(line.text, line, line.where);
 }
 
-/// Multiple choice. HellaSwag's own fields, "ctx" (or "ctx_a" and "ctx_b"), "endings", "label", as they stand,
-/// which is how llm.c takes them; or "context" (or "question"), "choices", "label".
+/// Multiple choice. HellaSwag's own fields, "ctx" (or "ctx_a" and "ctx_b"), "endings", "label", as they
+/// stand, which is how llm.c takes them; or "context" (or "question"), "choices", "label".
 [[nodiscard]] GPT2_COLD inline Example read_choice(const DataLine& line) {
     const detail::ExampleFields fields(line);
     Example example{.where = line.where,
@@ -375,9 +375,9 @@ using ReadExample = Example (*)(const DataLine&);
     const detail::ExampleFields fields(line);
     Example example{.where = line.where,
                     .line = line.number,
-                    .context = detail::harness_text(fields.text("activity_label") + ": " +
-                                                    fields.text("ctx_a") + " " +
-                                                    detail::capitalized(fields.text("ctx_b"))),
+                    .context =
+                        detail::harness_text(fields.text("activity_label") + ": " + fields.text("ctx_a") +
+                                             " " + detail::capitalized(fields.text("ctx_b"))),
                     .before = " ",
                     .choices = fields.texts("endings", 2),
                     .after = {},

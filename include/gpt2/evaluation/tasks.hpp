@@ -68,7 +68,8 @@ struct EncodedExample {
 /// are then those of the whole text. An empty context is the token that training texts began with. What is
 /// longer than n_positions + 1 tokens, of which the model reads all but the last, loses its beginning.
 /// @throws FormatError naming the example, if a choice alone is longer than n_positions
-[[nodiscard]] inline EncodedExample encode(const Gpt2Model& model, const evaluation::Example& example) {
+[[nodiscard]] inline EncodedExample encode_example(const Gpt2Model& model,
+                                                   const evaluation::Example& example) {
     const std::string_view given = example.context;
     const std::size_t end = end_of_last(given, false);
     const std::vector<TokenId> context = model.encode_prompt(given.substr(0, end));
@@ -155,7 +156,7 @@ namespace gpt2::evaluation {
                                                                           std::span<const Example> examples) {
     std::vector<detail::EncodedExample> encoded;
     for (const Example& example : examples) {
-        encoded.push_back(detail::encode(scorer.model(), example));
+        encoded.push_back(detail::encode_example(scorer.model(), example));
     }
     std::vector<std::vector<ChoiceScore>> out;
     while (out.size() < examples.size()) {
@@ -172,7 +173,8 @@ namespace gpt2::evaluation {
                                    std::span(encoded).subspan(begin, end - begin), out);
         } catch (const NumericError& e) {
             const std::string others =
-                end - begin == 1 ? "" : detail::concat(" or one of the ", end - begin - 1, " examples after it");
+                end - begin == 1 ? ""
+                                 : detail::concat(" or one of the ", end - begin - 1, " examples after it");
             throw NumericError(detail::concat(examples[begin].where, others, ": ", e.what()));
         }
     }
@@ -202,7 +204,8 @@ struct LastWordScore {
     [[nodiscard]] Estimate last_token_perplexity() const noexcept { return exponential(last_token_nll); }
 };
 
-/// How often the right choice has the largest log-probability: of all its tokens, per character and per token.
+/// How often the right choice has the largest log-probability: of all its tokens, per character and per
+/// token.
 struct AccuracyScore {
     std::uint64_t count = 0;
     std::uint64_t correct = 0;
@@ -222,7 +225,9 @@ struct AccuracyScore {
     [[nodiscard]] Estimate accuracy_per_character() const noexcept {
         return proportion(correct_per_character, count);
     }
-    [[nodiscard]] Estimate accuracy_per_token() const noexcept { return proportion(correct_per_token, count); }
+    [[nodiscard]] Estimate accuracy_per_token() const noexcept {
+        return proportion(correct_per_token, count);
+    }
     [[nodiscard]] double chance() const noexcept {
         return count == 0 ? 0.0 : expected_correct / static_cast<double>(count);
     }
