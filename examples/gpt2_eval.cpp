@@ -31,7 +31,10 @@ Examples:
   gpt2-eval compare gpt2.safetensors gpt2.safetensors:int8 gpt2.safetensors:int4 --text wiki.txt --max-kl 0.03
   gpt2-eval compare gpt2.safetensors gpt2-int8.safetensors --text wiki.txt --limit 20000 --min-top1 0.98 --json
   gpt2-eval score gpt2.safetensors letter.txt -o letter.html
-  gpt2-eval report gpt2.safetensors --text wiki.txt --svg quality.svg)";
+  gpt2-eval report gpt2.safetensors --text wiki.txt --svg quality.svg
+  gpt2-eval lambada gpt2.safetensors lambada_test.jsonl
+  gpt2-eval choice gpt2.safetensors hellaswag_val.jsonl --harness --details hellaswag.out
+  gpt2-eval cloze gpt2.safetensors cbt.jsonl --limit 100)";
 
 /// @returns the command that was asked for, or nothing after --help
 const Command* parse(CLI::App& app, const std::vector<Command>& commands, int argc, char** argv) {
@@ -59,8 +62,9 @@ int run(int argc, char** argv) {
     app.get_formatter()->column_width(30);
     app.option_defaults()->take_last();
     app.require_subcommand(0, 1);
-    const std::vector<Command> commands{add_perplexity(app), add_compare(app), add_score(app),
-                                        add_report(app), add_report_round(app)};
+    const std::vector<Command> commands{add_perplexity(app), add_compare(app),     add_lambada(app),
+                                        add_choice(app),     add_cloze(app),       add_score(app),
+                                        add_report(app),     add_report_round(app)};
     const Command* const command = parse(app, commands, argc, argv);
     return command == nullptr ? success : command->run();
 }

@@ -27,6 +27,9 @@ struct Command {
 
 [[nodiscard]] Command add_perplexity(CLI::App& app);
 [[nodiscard]] Command add_compare(CLI::App& app);
+[[nodiscard]] Command add_lambada(CLI::App& app);
+[[nodiscard]] Command add_choice(CLI::App& app);
+[[nodiscard]] Command add_cloze(CLI::App& app);
 [[nodiscard]] Command add_score(CLI::App& app);
 [[nodiscard]] Command add_report(CLI::App& app);
 [[nodiscard]] Command add_report_round(CLI::App& app);

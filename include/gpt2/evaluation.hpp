@@ -7,9 +7,11 @@
 /// docs/evaluation.md has the definitions; the program gpt2-eval is made of these.
 
 #include "gpt2/evaluation/comparison.hpp"
+#include "gpt2/evaluation/data_set.hpp"
 #include "gpt2/evaluation/divergence.hpp"
 #include "gpt2/evaluation/perplexity.hpp"
 #include "gpt2/evaluation/scorer.hpp"
 #include "gpt2/evaluation/statistics.hpp"
+#include "gpt2/evaluation/tasks.hpp"
 #include "gpt2/evaluation/token_details.hpp"
 #include "gpt2/evaluation/token_stream.hpp"

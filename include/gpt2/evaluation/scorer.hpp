@@ -43,7 +43,8 @@ struct TokenScore {
 };
 
 /// Runs passages through a model. One caller at a time. The logits of a passage do not depend on the others,
-/// on the number of threads, or on what the scorer did before.
+/// on the number of threads, or on what the scorer did before. A passage that begins like the one at the same
+/// place of the batch before reads only what is new; score_examples() makes use of that.
 class Scorer {
 public:
     /// Called for one block of rows after the other, in the order of the passages and their tokens, with one
@@ -115,7 +116,7 @@ private:
     static void run_batch(std::span<Scorer* const> scorers, std::span<const Passage> passages,
                           std::size_t number, const Visitor& visit);
 
-    /// Empties the sessions and reads what is before the first row of each passage.
+    /// Reads what is before the first row of each passage and not in its session from the last batch.
     void read_contexts(std::span<const Passage> passages);
 
     /// Reads rows [begin, begin + rows_per_pass) of each passage.
@@ -132,9 +133,13 @@ inline void Scorer::read_contexts(std::span<const Passage> passages) {
     }
     std::vector<BatchItem> items;
     for (std::size_t i = 0; i < passages.size(); ++i) {
-        sessions_[i].truncate(0);
-        if (passages[i].first > 1) {
-            items.push_back({&sessions_[i], passages[i].tokens.first(passages[i].first - 1), Logits::none});
+        const auto context = passages[i].tokens.first(passages[i].first - 1);
+        const auto held = sessions_[i].tokens();
+        const auto same = std::ranges::mismatch(held, context).in1 - held.begin();
+        const auto kept = static_cast<std::size_t>(same);
+        sessions_[i].truncate(kept);
+        if (kept < context.size()) {
+            items.push_back({&sessions_[i], context.subspan(kept), Logits::none});
         }
     }
     forward(items);

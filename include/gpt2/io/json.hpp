@@ -93,8 +93,8 @@ GPT2_INSTANCE void read_json<void>(std::string_view, const char*&, Json::json_sa
 /// a key that stands twice in an object, and nesting without limit.
 class JsonBuilder final : public Json::json_sax_t {
 public:
-    JsonBuilder(std::string_view text, std::string_view name, std::size_t max_depth)
-        : text_(text), name_(name), reached_(text.data()), max_depth_(max_depth) {}
+    JsonBuilder(std::string_view text, std::string_view where, std::size_t max_depth)
+        : text_(text), where_(where), reached_(text.data()), max_depth_(max_depth) {}
 
     /// Reads the whole text. @throws FormatError
     [[nodiscard]] Json read() {
@@ -130,7 +130,7 @@ public:
     }
     /// @throws FormatError naming the document and how many bytes of it had been read
     [[noreturn]] void fail(std::size_t at, std::string_view reason) const {
-        throw FormatError(concat(detail::quoted(name_, 4096), ": at byte ", at, ": ", reason));
+        throw FormatError(concat(where_, ": at byte ", at, ": ", reason));
     }
 
 private:
@@ -170,7 +170,7 @@ private:
     }
 
     std::string_view text_;
-    std::string_view name_;
+    std::string_view where_;
     const char* reached_;
     std::size_t max_depth_;
     Json root_;
@@ -179,11 +179,12 @@ private:
 };
 
 /// Parses a whole text as one JSON value (RFC 8259).
-/// @throws FormatError naming @p name and the position: not JSON, not UTF-8, something behind the value,
+/// @param where  what messages begin with: the file's name in quotation marks, and the place in it
+/// @throws FormatError naming @p where and the position: not JSON, not UTF-8, something behind the value,
 ///         a key twice, more than @p max_depth levels.
-[[nodiscard]] GPT2_COLD inline Json parse_json(std::string_view text, std::string_view name,
-                                               std::size_t max_depth = 64) {
-    JsonBuilder builder(text, name, max_depth);
+[[nodiscard]] GPT2_COLD inline Json parse_json_at(std::string_view text, std::string_view where,
+                                                  std::size_t max_depth = 64) {
+    JsonBuilder builder(text, where, max_depth);
     // The parser takes a zero byte for the end of the text and would not look at what follows.
     if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos) {
         builder.fail(zero, "expected valid JSON, found a zero byte");
@@ -192,6 +193,12 @@ private:
         builder.fail(0, "expected valid JSON, found an empty text");
     }
     return builder.read();
+}
+
+/// The same of a whole file, which @p name is the name of.
+[[nodiscard]] GPT2_COLD inline Json parse_json(std::string_view text, std::string_view name,
+                                               std::size_t max_depth = 64) {
+    return parse_json_at(text, detail::quoted(name, 4096), max_depth);
 }
 
 /// One JSON object, and what its members must be. Holds a reference to the object.
