@@ -123,7 +123,9 @@ def test_every_byte_survives(data: bytes, tmp_path: Path) -> None:
     tokens = json.loads(score(text, tmp_path / "s.json"))["tokens"]
     assert b"".join(map(bytes_of, tokens)) == data
     assert [data[token["offset"] :][:1] for token in tokens] == [bytes_of(token)[:1] for token in tokens]
-    page = Page(score(text, tmp_path / "s.html"))
+    html = score(text, tmp_path / "s.html")
+    assert not re.search("&(?!(amp|lt|gt|quot|#13);)", html)
+    page = Page(html)
     assert page.stray == ""
     shown = data.decode("utf-8", "replace").replace("\0", "\u2400")
     assert "".join(box[0] for box in page.boxes) == shown
@@ -170,6 +172,14 @@ def test_boxes_hold_whole_characters_and_are_shaded_by_surprise(tmp_path: Path) 
         assert min(abs(sum(each) / 2 - k) for k in range(9)) < 0.01 or style[1] == str(
             min(7, int(sum(each) / 2))
         )
+
+
+def test_a_character_that_breaks_off_keeps_its_box_to_itself(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_bytes(b"The \xe2\x82 king")
+    boxes = Page(score(text, tmp_path / "s.html")).boxes
+    assert [box[0] for box in boxes if "\ufffd" in box[0]] == ["\ufffd"]
+    assert boxes[-1][0] == " king"
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
