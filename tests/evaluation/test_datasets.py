@@ -17,7 +17,7 @@ import pytest
 
 import measure_quantization as numpy_gpt2
 from gpt2_convert.sources import packed
-from support import MODEL, PROGRAM, ROOT, fails, found, load, needs_program, run
+from support import HELDOUT, MODEL, PROGRAM, ROOT, fails, found, load, needs_program, run
 
 pytestmark = needs_program
 
@@ -103,6 +103,17 @@ def test_lambada(harness: Harness, tmp_path: Path) -> None:
 def test_lambada_in_plain_text(harness: Harness, tmp_path: Path) -> None:
     file = DATA / "lambada.txt"
     check_last_words(harness, file.read_text().splitlines(), tmp_path, file)
+
+
+def test_last_words_of_several_tokens(harness: Harness, tmp_path: Path) -> None:
+    """A comma may be foreseen where the word before it is not."""
+    words = HELDOUT.read_text(encoding="utf-8").split()
+    texts = [" ".join(words[i : i + 50]) for i in range(0, 2000, 50)]
+    file = tmp_path / "file"
+    file.write_text("\n".join(texts), encoding="utf-8")
+    check_last_words(harness, texts, tmp_path, file)
+    details = examples_of(tmp_path / "details")
+    assert any(d["last_token_correct"] and not d["correct"] for d in details)
 
 
 def check_choices(
