@@ -3,6 +3,7 @@
 
 #include <gpt2/gpt2.hpp>
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
@@ -10,7 +11,10 @@
 #include <cstdint>
 #include <iterator>
 #include <limits>
+#include <map>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -209,6 +213,131 @@ template <> struct FromPython<std::vector<std::string>> {
                                       [&](py::handle item) { return std::string(bytes_from(name, item)); });
     }
 };
+template <> struct FromPython<std::vector<TokenId>> {
+    static std::vector<TokenId> convert(std::string_view name, py::handle value) {
+        return list_from<TokenId>(name, "a list of tokens", value,
+                                  [&](py::handle item) { return integer_from<TokenId>(name, item); });
+    }
+};
+template <> struct FromPython<std::vector<std::vector<TokenId>>> {
+    static std::vector<std::vector<TokenId>> convert(std::string_view name, py::handle value) {
+        return list_from<std::vector<TokenId>>(
+            name, "a list of lists of tokens", value,
+            [&](py::handle item) { return FromPython<std::vector<TokenId>>::convert(name, item); });
+    }
+};
+/// A dict: its keys and values by their types, of the map or of the members of a structure.
+inline py::dict dict_from(std::string_view name, py::handle value) {
+    if (!py::isinstance<py::dict>(value)) {
+        wrong_type(name, "a dict", value);
+    }
+    return py::reinterpret_borrow<py::dict>(value);
+}
+template <class Key> struct FromPython<std::map<Key, float>> {
+    static std::map<Key, float> convert(std::string_view name, py::handle value) {
+        std::map<Key, float> result;
+        for (const auto& [key, bias] : dict_from(name, value)) {
+            result[FromPython<Key>::convert(name, key)] = float_from(name, bias);
+        }
+        return result;
+    }
+};
+template <class Struct, class... Members>
+Struct structure_from(std::string_view name, py::handle value,
+                      std::pair<const char*, Members Struct::*>... members) {
+    const py::dict given = dict_from(name, value);
+    Struct result;
+    std::size_t known = 0;
+    const auto take = [&](const char* key, auto member) {
+        if (given.contains(key)) {
+            using Member = std::remove_cvref_t<decltype(result.*member)>;
+            result.*member = FromPython<Member>::convert(concat(name, "[\"", key, "\"]"), given[key]);
+            ++known;
+        }
+    };
+    (take(members.first, members.second), ...);
+    if (known != given.size()) {
+        std::string names;
+        ((names += concat(names.empty() ? "" : ", ", members.first)), ...);
+        throw OptionError(concat(name, ": expected no keys but ", names, ", found ",
+                                 std::string(py::str(py::list(given)))));
+    }
+    return result;
+}
+template <class Struct, class Member>
+std::pair<const char*, Member Struct::*> member(const char* name, Member Struct::*pointer) {
+    return {name, pointer};
+}
+template <> struct FromPython<sampling::ExponentialDecay> {
+    static sampling::ExponentialDecay convert(std::string_view name, py::handle value) {
+        using T = sampling::ExponentialDecay;
+        return structure_from<T>(name, value, member("start", &T::start), member("factor", &T::factor));
+    }
+};
+template <> struct FromPython<sampling::Dry> {
+    static sampling::Dry convert(std::string_view name, py::handle value) {
+        using T = sampling::Dry;
+        return structure_from<T>(name, value, member("multiplier", &T::multiplier), member("base", &T::base),
+                                 member("allowed_length", &T::allowed_length),
+                                 member("penalty_last_n", &T::penalty_last_n),
+                                 member("sequence_breakers", &T::sequence_breakers));
+    }
+};
+template <> struct FromPython<sampling::Xtc> {
+    static sampling::Xtc convert(std::string_view name, py::handle value) {
+        using T = sampling::Xtc;
+        return structure_from<T>(name, value, member("probability", &T::probability),
+                                 member("threshold", &T::threshold));
+    }
+};
+template <> struct FromPython<sampling::Mirostat> {
+    static sampling::Mirostat convert(std::string_view name, py::handle value) {
+        using T = sampling::Mirostat;
+        return structure_from<T>(name, value, member("tau", &T::tau), member("eta", &T::eta));
+    }
+};
+template <> struct FromPython<sampling::TopKTies> {
+    static sampling::TopKTies convert(std::string_view name, py::handle value) {
+        static constexpr std::pair<std::string_view, sampling::TopKTies> known[] = {
+            {"keep", sampling::TopKTies::keep}, {"cut", sampling::TopKTies::cut}};
+        return choice_from(name, value, known);
+    }
+};
+template <> struct FromPython<sampling::TopPRule> {
+    static sampling::TopPRule convert(std::string_view name, py::handle value) {
+        static constexpr std::pair<std::string_view, sampling::TopPRule> known[] = {
+            {"reach", sampling::TopPRule::reach}, {"within", sampling::TopPRule::within}};
+        return choice_from(name, value, known);
+    }
+};
+/// A function of Python. The engine copies and calls it in any thread, without the interpreter's lock; so the
+/// object is held by a pointer whose end takes the lock.
+template <> struct FromPython<sampling::LogitsProcessor> {
+    static sampling::LogitsProcessor convert(std::string_view name, py::handle value) {
+        if (PyCallable_Check(value.ptr()) == 0) {
+            wrong_type(name, "a list of functions", value);
+        }
+        const std::shared_ptr<py::object> function(new py::object(py::reinterpret_borrow<py::object>(value)),
+                                                   [](py::object* held) {
+                                                       const py::gil_scoped_acquire acquired;
+                                                       delete held;
+                                                   });
+        return [function](std::span<const TokenId> tokens, std::span<float> scores) {
+            const py::gil_scoped_acquire acquired;
+            const py::array_t<TokenId> seen(static_cast<py::ssize_t>(tokens.size()), tokens.data());
+            py::array_t<float> changed(static_cast<py::ssize_t>(scores.size()), scores.data());
+            (*function)(seen, changed);
+            std::copy_n(changed.data(), scores.size(), scores.data());
+        };
+    }
+};
+template <> struct FromPython<std::vector<sampling::LogitsProcessor>> {
+    static std::vector<sampling::LogitsProcessor> convert(std::string_view name, py::handle value) {
+        return list_from<sampling::LogitsProcessor>(name, "a list of functions", value, [&](py::handle item) {
+            return FromPython<sampling::LogitsProcessor>::convert(name, item);
+        });
+    }
+};
 template <> struct FromPython<Overflow> {
     static Overflow convert(std::string_view name, py::handle value) {
         static constexpr std::pair<std::string_view, Overflow> known[] = {{"error", Overflow::error},
@@ -244,6 +373,32 @@ inline constexpr Option generation_options[] = {
     {"eos_token_id", set<&GenerationConfig::eos_token_id>},
     {"ignore_eos", set<&GenerationConfig::ignore_eos>},
     {"overflow", set<&GenerationConfig::overflow>},
+    {"guidance_scale", set<&GenerationConfig::guidance_scale>},
+    {"negative_prompt_ids", set<&GenerationConfig::negative_prompt_ids>},
+    {"typical_p", set<&GenerationConfig::typical_p>},
+    {"epsilon_cutoff", set<&GenerationConfig::epsilon_cutoff>},
+    {"eta_cutoff", set<&GenerationConfig::eta_cutoff>},
+    {"top_n_sigma", set<&GenerationConfig::top_n_sigma>},
+    {"presence_penalty", set<&GenerationConfig::presence_penalty>},
+    {"frequency_penalty", set<&GenerationConfig::frequency_penalty>},
+    {"penalty_last_n", set<&GenerationConfig::penalty_last_n>},
+    {"no_repeat_ngram_size", set<&GenerationConfig::no_repeat_ngram_size>},
+    {"bad_words_ids", set<&GenerationConfig::bad_words_ids>},
+    {"suppress_tokens", set<&GenerationConfig::suppress_tokens>},
+    {"begin_suppress_tokens", set<&GenerationConfig::begin_suppress_tokens>},
+    {"forced_bos_token_id", set<&GenerationConfig::forced_bos_token_id>},
+    {"forced_eos_token_id", set<&GenerationConfig::forced_eos_token_id>},
+    {"sequence_bias", set<&GenerationConfig::sequence_bias>},
+    {"logit_bias", set<&GenerationConfig::logit_bias>},
+    {"min_new_tokens", set<&GenerationConfig::min_new_tokens>},
+    {"exponential_decay_length_penalty", set<&GenerationConfig::exponential_decay_length_penalty>},
+    {"dry", set<&GenerationConfig::dry>},
+    {"xtc", set<&GenerationConfig::xtc>},
+    {"mirostat", set<&GenerationConfig::mirostat>},
+    {"top_k_ties", set<&GenerationConfig::top_k_ties>},
+    {"top_p_rule", set<&GenerationConfig::top_p_rule>},
+    {"logits_processors", set<&GenerationConfig::logits_processors>},
+    {"processor_order", set<&GenerationConfig::processor_order>},
 };
 
 inline GenerationConfig config_from(const py::kwargs& options) {

@@ -265,7 +265,10 @@ constexpr const char* generate_doc =
     "temperature,\n"
     "top_k, top_p, min_p, repetition_penalty, seed, sample, stop_strings, logprobs, eos_token_id, "
     "ignore_eos,\n"
-    "overflow (\"error\" or \"slide\"). Without the interpreter's lock (GIL) but for the callback.";
+    "overflow (\"error\" or \"slide\"), and what docs/generation.md lists: those of several numbers, such as "
+    "dry,\n"
+    "are dicts; logits_processors are functions of the tokens so far and the scores, which they change in\n"
+    "place. Without the interpreter's lock (GIL) but for these and the callback.";
 constexpr const char* stream_doc = "As generate(), but returns an iterator over Tokens, each of which is "
                                    "computed when it is asked for. close(), or\n"
                                    "the end of a with statement, ends the text early.";

@@ -3,7 +3,7 @@
 import builtins
 from os import PathLike
 from types import TracebackType
-from typing import Callable, ClassVar, Iterable, Iterator, Literal, SupportsIndex, overload
+from typing import Callable, ClassVar, Iterable, Iterator, Literal, SupportsIndex, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,26 @@ _Tokens: TypeAlias = Iterable[SupportsIndex]
 _Prompt: TypeAlias = str | bytes | _Tokens
 _Callback: TypeAlias = Callable[[Token], Flow | None]
 _Logits: TypeAlias = NDArray[np.float32]
+_LogitsProcessor: TypeAlias = Callable[[NDArray[np.int32], NDArray[np.float32]], object]
+
+class _ExponentialDecay(TypedDict, total=False):
+    start: int
+    factor: float
+
+class _Dry(TypedDict, total=False):
+    multiplier: float
+    base: float
+    allowed_length: int
+    penalty_last_n: int | None
+    sequence_breakers: Iterable[str | bytes]
+
+class _Xtc(TypedDict, total=False):
+    probability: float
+    threshold: float
+
+class _Mirostat(TypedDict, total=False):
+    tau: float
+    eta: float
 
 __version__: str
 __all__: list[str]
@@ -183,6 +203,32 @@ class Model:
         eos_token_id: int | None = ...,
         ignore_eos: bool = ...,
         overflow: _Overflow = ...,
+        guidance_scale: float | None = ...,
+        negative_prompt_ids: _Tokens = ...,
+        typical_p: float | None = ...,
+        epsilon_cutoff: float | None = ...,
+        eta_cutoff: float | None = ...,
+        top_n_sigma: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        penalty_last_n: int | None = ...,
+        no_repeat_ngram_size: int | None = ...,
+        bad_words_ids: Iterable[_Tokens] = ...,
+        suppress_tokens: _Tokens = ...,
+        begin_suppress_tokens: _Tokens = ...,
+        forced_bos_token_id: int | None = ...,
+        forced_eos_token_id: int | None = ...,
+        sequence_bias: dict[tuple[int, ...], float] = ...,
+        logit_bias: dict[int, float] = ...,
+        min_new_tokens: int | None = ...,
+        exponential_decay_length_penalty: _ExponentialDecay | None = ...,
+        dry: _Dry | None = ...,
+        xtc: _Xtc | None = ...,
+        mirostat: _Mirostat | None = ...,
+        top_k_ties: Literal["keep", "cut"] = ...,
+        top_p_rule: Literal["reach", "within"] = ...,
+        logits_processors: Iterable[_LogitsProcessor] = ...,
+        processor_order: Iterable[str] = ...,
     ) -> Result: ...
     def stream(
         self,
@@ -202,6 +248,32 @@ class Model:
         eos_token_id: int | None = ...,
         ignore_eos: bool = ...,
         overflow: _Overflow = ...,
+        guidance_scale: float | None = ...,
+        negative_prompt_ids: _Tokens = ...,
+        typical_p: float | None = ...,
+        epsilon_cutoff: float | None = ...,
+        eta_cutoff: float | None = ...,
+        top_n_sigma: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        penalty_last_n: int | None = ...,
+        no_repeat_ngram_size: int | None = ...,
+        bad_words_ids: Iterable[_Tokens] = ...,
+        suppress_tokens: _Tokens = ...,
+        begin_suppress_tokens: _Tokens = ...,
+        forced_bos_token_id: int | None = ...,
+        forced_eos_token_id: int | None = ...,
+        sequence_bias: dict[tuple[int, ...], float] = ...,
+        logit_bias: dict[int, float] = ...,
+        min_new_tokens: int | None = ...,
+        exponential_decay_length_penalty: _ExponentialDecay | None = ...,
+        dry: _Dry | None = ...,
+        xtc: _Xtc | None = ...,
+        mirostat: _Mirostat | None = ...,
+        top_k_ties: Literal["keep", "cut"] = ...,
+        top_p_rule: Literal["reach", "within"] = ...,
+        logits_processors: Iterable[_LogitsProcessor] = ...,
+        processor_order: Iterable[str] = ...,
     ) -> Stream: ...
 
 class Session:
@@ -231,6 +303,32 @@ class Session:
         eos_token_id: int | None = ...,
         ignore_eos: bool = ...,
         overflow: _Overflow = ...,
+        guidance_scale: float | None = ...,
+        negative_prompt_ids: _Tokens = ...,
+        typical_p: float | None = ...,
+        epsilon_cutoff: float | None = ...,
+        eta_cutoff: float | None = ...,
+        top_n_sigma: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        penalty_last_n: int | None = ...,
+        no_repeat_ngram_size: int | None = ...,
+        bad_words_ids: Iterable[_Tokens] = ...,
+        suppress_tokens: _Tokens = ...,
+        begin_suppress_tokens: _Tokens = ...,
+        forced_bos_token_id: int | None = ...,
+        forced_eos_token_id: int | None = ...,
+        sequence_bias: dict[tuple[int, ...], float] = ...,
+        logit_bias: dict[int, float] = ...,
+        min_new_tokens: int | None = ...,
+        exponential_decay_length_penalty: _ExponentialDecay | None = ...,
+        dry: _Dry | None = ...,
+        xtc: _Xtc | None = ...,
+        mirostat: _Mirostat | None = ...,
+        top_k_ties: Literal["keep", "cut"] = ...,
+        top_p_rule: Literal["reach", "within"] = ...,
+        logits_processors: Iterable[_LogitsProcessor] = ...,
+        processor_order: Iterable[str] = ...,
     ) -> Result: ...
     def stream(
         self,
@@ -250,6 +348,32 @@ class Session:
         eos_token_id: int | None = ...,
         ignore_eos: bool = ...,
         overflow: _Overflow = ...,
+        guidance_scale: float | None = ...,
+        negative_prompt_ids: _Tokens = ...,
+        typical_p: float | None = ...,
+        epsilon_cutoff: float | None = ...,
+        eta_cutoff: float | None = ...,
+        top_n_sigma: float | None = ...,
+        presence_penalty: float | None = ...,
+        frequency_penalty: float | None = ...,
+        penalty_last_n: int | None = ...,
+        no_repeat_ngram_size: int | None = ...,
+        bad_words_ids: Iterable[_Tokens] = ...,
+        suppress_tokens: _Tokens = ...,
+        begin_suppress_tokens: _Tokens = ...,
+        forced_bos_token_id: int | None = ...,
+        forced_eos_token_id: int | None = ...,
+        sequence_bias: dict[tuple[int, ...], float] = ...,
+        logit_bias: dict[int, float] = ...,
+        min_new_tokens: int | None = ...,
+        exponential_decay_length_penalty: _ExponentialDecay | None = ...,
+        dry: _Dry | None = ...,
+        xtc: _Xtc | None = ...,
+        mirostat: _Mirostat | None = ...,
+        top_k_ties: Literal["keep", "cut"] = ...,
+        top_p_rule: Literal["reach", "within"] = ...,
+        logits_processors: Iterable[_LogitsProcessor] = ...,
+        processor_order: Iterable[str] = ...,
     ) -> Stream: ...
     @property
     def position(self) -> int: ...

@@ -563,11 +563,48 @@ def keywords(function: ast.FunctionDef) -> list[str]:
     return [name for name in names if name != "callback"]
 
 
+def test_options_of_several_numbers(model: gpt2.Model) -> None:
+    plain = model.generate(PROMPT, max_new_tokens=8)
+    first = plain.tokens[0]
+    assert model.generate(PROMPT, max_new_tokens=8, suppress_tokens=[first]).tokens[0] != first
+    assert model.generate(PROMPT, max_new_tokens=8, logit_bias={first: -float("inf")}).tokens[0] != first
+    assert model.generate(PROMPT, max_new_tokens=8, sequence_bias={(first,): -1e30}).tokens[0] != first
+    assert model.generate(PROMPT, max_new_tokens=8, bad_words_ids=[[first]]).tokens[0] != first
+    assert model.generate(PROMPT, max_new_tokens=8, dry={"multiplier": 0.0}).tokens == plain.tokens
+    surprise = model.generate(PROMPT, max_new_tokens=8, do_sample=True, seed=1, mirostat={"tau": 3.0})
+    assert len(surprise.tokens) == 8
+    with pytest.raises(gpt2.OptionError, match="xtc: expected no keys but probability, threshold"):
+        model.generate(PROMPT, do_sample=True, xtc={"chance": 0.5})
+    with pytest.raises(TypeError, match="dry: expected a dict, found float"):
+        model.generate(PROMPT, dry=0.8)  # type: ignore[arg-type]
+
+
+def test_functions_change_scores(model: gpt2.Model) -> None:
+    first = model.generate(PROMPT, max_new_tokens=1).tokens[0]
+    seen: list[int] = []
+
+    def forbid(tokens: Any, scores: Any) -> None:
+        seen.append(len(tokens))
+        scores[first] = -np.inf
+
+    def fail(tokens: Any, scores: Any) -> None:
+        raise KeyError("mine")
+
+    assert first not in model.generate(PROMPT, max_new_tokens=5, logits_processors=[forbid]).tokens
+    assert seen == list(range(seen[0], seen[0] + 5))
+    with model.stream(PROMPT, max_new_tokens=5, logits_processors=[forbid]) as stream:
+        assert first not in [token.id for token in stream]
+    with pytest.raises(KeyError, match="mine"):
+        model.generate(PROMPT, max_new_tokens=5, logits_processors=[fail])
+    with pytest.raises(KeyError, match="mine"):
+        list(model.stream(PROMPT, max_new_tokens=5, logits_processors=[fail]))
+
+
 def test_options_are_those_of_the_library() -> None:
     header = (ROOT / "include" / "gpt2" / "generation_config.hpp").read_text()
     struct = re.search(r"\nstruct GenerationConfig {\n(.*?)\n};", header, re.DOTALL)
     assert struct is not None
-    members = re.findall(r"^    [\w:<>]+ (\w+)(?: = .*|{});", struct[1], re.MULTILINE)
+    members = re.findall(r"^    [\w:<>, ]+ (\w+)(?: = .*|{});", struct[1], re.MULTILINE)
     assert _gpt2.option_names == members
     stub = ast.parse((ROOT / "python" / "gpt2" / "__init__.pyi").read_text())
     described = {

@@ -135,7 +135,7 @@ def fill_in(
 
     def replace(match: re.Match[str]) -> str:
         name = match.group(2)
-        if name in others:
+        if name.rpartition("/")[2] in others:
             return match.group(0)
         if name not in found and not name.endswith(".md"):
             raise ResultError(f"{where}: expected a block out of {', '.join(sorted(found))}; found {name}")
