@@ -9,7 +9,6 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -17,6 +16,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -180,13 +180,11 @@ inline py::list forward_batch(py::handle items, py::handle logits) {
         return Item{pair[0].cast<std::shared_ptr<Session>>(), tokens_from(pair[1])};
     });
     std::vector<BatchItem> batch;
-    std::vector<Session*> sessions;
+    std::set<Session*> sessions; // one that is there twice is for the engine to refuse
     for (const Item& item : given) {
         batch.push_back({&item.session->session, item.tokens, wanted});
-        sessions.push_back(item.session.get());
+        sessions.insert(item.session.get());
     }
-    std::ranges::sort(sessions); // one that is there twice is for the engine to refuse
-    sessions.erase(std::ranges::unique(sessions).begin(), sessions.end());
     std::deque<ExclusiveUse> uses;
     for (Session* const session : sessions) {
         uses.emplace_back(session->busy);

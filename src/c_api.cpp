@@ -20,6 +20,7 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -392,17 +393,15 @@ gpt2::Logits logits_of(std::int32_t value) {
 }
 
 void forward_batch(std::span<const gpt2_batch_item> items) {
-    std::vector<const gpt2_session*> sessions;
+    std::set<const gpt2_session*> sessions; // one that is there twice is for the engine to refuse
     std::vector<gpt2::BatchItem> batch;
     for (const gpt2_batch_item& item : items) {
         require_reserved(item.reserved);
         gpt2_session& session = required(item.session, "session");
-        sessions.push_back(&session);
+        sessions.insert(&session);
         batch.push_back(
             {&session.session, array(item.tokens, item.n_tokens, "tokens"), logits_of(item.logits)});
     }
-    std::ranges::sort(sessions); // one that is there twice is for the engine to refuse
-    sessions.erase(std::ranges::unique(sessions).begin(), sessions.end());
     std::deque<ExclusiveUse> uses;
     for (const gpt2_session* const session : sessions) {
         uses.emplace_back(session->busy);

@@ -851,6 +851,7 @@ static void test_last_error(const gpt2_model* model) {
 int main(void) {
     gpt2_model* model;
     gpt2_model* tiny;
+    setvbuf(stdout, NULL, _IONBF, 0); /* what was said before a crash is not lost */
     test_version_and_names();
     test_null_is_harmless();
     test_pool();

@@ -271,6 +271,7 @@ def test_exceptions(model: gpt2.Model, tiny: gpt2.Model, tmp_path: Path) -> None
         ("temperature", "hot", TypeError, "temperature: expected a number, found str"),
         ("temperature", True, TypeError, "temperature: expected a number, found bool"),
         ("max_new_tokens", 1.5, TypeError, "max_new_tokens: expected a whole number, found float"),
+        ("max_new_tokens", True, TypeError, "max_new_tokens: expected a whole number, found bool"),
         ("max_new_tokens", None, TypeError, "max_new_tokens: expected a whole number, found NoneType"),
         ("max_new_tokens", -1, gpt2.OptionError, "max_new_tokens is -1"),
         ("max_new_tokens", 2**70, gpt2.OptionError, "max_new_tokens is 1180591620717411303424"),
@@ -621,7 +622,8 @@ def test_options_are_those_of_the_library() -> None:
 def test_types_are_those_of_the_module(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy.stubtest", "gpt2", "--ignore-missing-stub", "--concise"]
-    environment = {**os.environ, "MYPYPATH": str(Path(gpt2.__file__).parents[1])}
+    place = str(Path(gpt2.__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": place, "MYPYPATH": place}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     how_pybind11_makes_classes = ("metaclass differs", "__init__ is inconsistent, stub does not have *args")
     lines = [
