@@ -20,7 +20,7 @@ import quality_report
 import twin
 from compare import at_least_one, some_of
 from quality_report import Bits, Row
-from workplace import REPOSITORY, WORK, CompareError, hash_of, make, say
+from workplace import REPOSITORY, CompareError, hash_of, make, say
 
 from gpt2_convert import safetensors_file
 from gpt2_convert.checkpoint import is_matrix

@@ -130,7 +130,8 @@ def equal_bits_table(rows: Sequence[Row]) -> Table:
 def mixtures(rows: Sequence[Row]) -> list[str]:
     """The types of the layers' matrices in files that have several."""
     return [
-        f"{row.format}: " + ", ".join(f"{count} {kind}" for kind, count in sorted(row.bits.layers.types.items()))
+        f"{row.format}: "
+        + ", ".join(f"{count} {kind}" for kind, count in sorted(row.bits.layers.types.items()))
         for row in rows
         if len(row.bits.layers.types) > 1
     ]
@@ -147,8 +148,8 @@ LEGEND = (
     "same function with outlier channels."
 )
 EQUAL_BITS_LEGEND = (
-    "At equal bits, or more on llama.cpp's side: our divergence divided by llama.cpp's; less than 1 is in this "
-    "library's favour."
+    "At equal bits, or more on llama.cpp's side: our divergence divided by llama.cpp's; less than 1 is in "
+    "this library's favour."
 )
 
 

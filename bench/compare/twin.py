@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What bench/compare/quality measures on: the text, a text to calibrate with, and the model's outlier twin."""
+"""What bench/compare/quality measures on: a text, one to calibrate with, and the model's outlier twin."""
 
 from __future__ import annotations
 

@@ -47,7 +47,11 @@ def row(library: str, name: str, kl: float, *types: str) -> Row:
     return Row(library, name, Bits(layers, head), 12345678, {"model": result, "twin": result})
 
 
-ROWS = [row("gpt2", "int8", 0.002), row("llama.cpp", "Q8_0", 0.001), row("llama.cpp", "Q4_K_M", 0.02, "a", "b")]
+ROWS = [
+    row("gpt2", "int8", 0.002),
+    row("llama.cpp", "Q8_0", 0.001),
+    row("llama.cpp", "Q4_K_M", 0.02, "a", "b"),
+]
 FACTS: dict[str, Any] = {"model": "m", "text": "t.txt", "versions": {"gpt2": "gpt2 1"}, "revision": "r"}
 
 
