@@ -71,9 +71,9 @@ OWN_TEXT = "OWN_TEXT"
 IMPORTANCE = f"--importance {OWN_TEXT}"
 CALIBRATED = "--calibrate self"
 
-#: In the order of the table: by bits. (llama.cpp's flash attention rounds keys and values to float16 whatever the
-#: cache holds, hence "off" where all is to be float32.) In "pure" files all matrices are of one type, but for a head that is
-#: named; other files of llama.cpp mix them as it finds best.
+#: In the order of the table: by bits. In "pure" files all matrices are of one type, but for a head that is
+#: named; other files of llama.cpp mix them as it finds best. Its flash attention rounds keys and values to
+#: float16 whatever the cache holds, hence "off" where all is to be float32.
 FORMATS = [
     ours("f32", "--dtype f32"),
     peer("F32, KV F32", options="--kv-type f32 --flash-attention off"),

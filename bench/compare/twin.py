@@ -55,6 +55,7 @@ def write_tokens(path: Path, tokens: Any) -> None:
 def text_tokens(model: Model, text: Path, limit: int) -> list[int]:
     """Of a text, after the token that texts begin with. limit: how many are scored at most; 0: all."""
     source = packed.read(float32_file(model))
+    assert source.vocab_json is not None and source.merges_txt is not None  # such a file has a tokenizer
     config = checkpoint.check(source).config
     start = config.eos_token_id if config.bos_token_id is None else config.bos_token_id
     if start is None:
