@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "quality.hpp"
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -12,6 +14,7 @@
 #include <iomanip>
 #include <iostream>
 #include <map>
+#include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -24,7 +27,6 @@
 
 namespace compare {
 
-using TokenId = std::int32_t;
 using Seconds = std::chrono::duration<double>;
 
 /// The command line: `--name value` pairs.
@@ -101,8 +103,11 @@ public:
     virtual double generate(std::size_t prompt, std::size_t new_tokens, int top_k, std::uint32_t seed) = 0;
     /// The logits [1 + steps, V] after @p prompt tokens at once and after each of @p steps single ones.
     virtual std::vector<float> logits(std::size_t prompt, std::size_t steps) = 0;
+    /// The logits [n, V] after each of n tokens.
+    virtual std::vector<float> logits_of(std::span<const TokenId> ids) = 0;
     /// What the engine says of itself: its version and the instructions it uses.
     [[nodiscard]] virtual std::string description() const = 0;
+    [[nodiscard]] virtual int threads() const = 0;
 };
 
 /// Carries out one command. @returns the JSON of the answer
@@ -138,6 +143,15 @@ inline std::string answer(Engine& engine, const std::string& line) {
                    static_cast<std::streamsize>(rows.size() * sizeof(float)));
         file.close();
         return file ? "{}" : "{\"error\": \"cannot write the logits\"}";
+    }
+    // quality.hpp: a window's length, and the folder of the text and the reference's logits
+    const LogitsOf logits_of = [&](std::span<const TokenId> ids) { return engine.logits_of(ids); };
+    if (command == "reference" && words >> a && a > 0 && std::getline(words >> std::ws, path)) {
+        return keep_reference(logits_of, a, path);
+    }
+    if (command == "compare" && words >> a && a > 0 && std::getline(words >> std::ws, path)) {
+        gpt2::ThreadPool pool(static_cast<std::size_t>(engine.threads()));
+        return compare_with_reference(logits_of, a, path, pool);
     }
     return "{\"error\": \"unknown command\"}";
 }

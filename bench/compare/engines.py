@@ -150,11 +150,15 @@ def gpt2_engine(
     return Engine(OURS, name, bits_of(name), command, file.stat().st_size)
 
 
+def llama_cpp_program(programs: Path, threads: int, llama: install.LlamaCpp) -> list[str]:
+    program = [str(programs / "bench" / "compare" / "compare-llama-cpp"), "--threads", str(threads)]
+    return [*program, "--backends", str(llama.libraries)]
+
+
 def llama_cpp_engine(
     model: models.Model, programs: Path, threads: int, kind: str, llama: install.LlamaCpp
 ) -> Engine:
-    program = [str(programs / "bench" / "compare" / "compare-llama-cpp"), "--threads", str(threads)]
-    program += ["--backends", str(llama.libraries)]
+    program = llama_cpp_program(programs, threads, llama)
     file = models.gguf_file(model, kind, program)
     # A --positions that follows in a command replaces this one.
     command = [*program, "--model", str(file), "--positions", str(model.config["n_positions"])]

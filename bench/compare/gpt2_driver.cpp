@@ -80,11 +80,21 @@ public:
         return rows;
     }
 
+    std::vector<float> logits_of(std::span<const compare::TokenId> ids) override {
+        session_.truncate(0);
+        const gpt2::BatchItem item{&session_, ids, gpt2::Logits::all};
+        gpt2::forward({&item, 1});
+        const auto rows = session_.logits().flat();
+        return {rows.begin(), rows.end()};
+    }
+
     [[nodiscard]] std::string description() const override {
         return std::string("gpt2 ") + gpt2::version_string + ", " +
                std::string(gpt2::to_string(model_.isa())) + ", " + std::to_string(options_.pool->size()) +
                " threads";
     }
+
+    [[nodiscard]] int threads() const override { return static_cast<int>(options_.pool->size()); }
 
 private:
     [[nodiscard]] static gpt2::SessionOptions session_options(const compare::Arguments& arguments) {

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: MIT
 
 // llama.cpp behind the protocol of driver.hpp, through its C interface (llama.h). With --quantize TYPE it
-// makes a quantised file instead, with llama.cpp's own quantiser.
+// makes a quantised file instead, with llama.cpp's own quantiser; with --tensors 1 it prints what is in one.
 
 #include "driver.hpp"
 
 #include <ggml-backend.h>
+#include <ggml.h>
+#include <gguf.h>
 #include <llama.h>
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <map>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -21,10 +29,41 @@ struct Free {
     void operator()(llama_model* model) const { llama_model_free(model); }
     void operator()(llama_context* context) const { llama_free(context); }
     void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
+    void operator()(gguf_context* file) const { gguf_free(file); }
 };
 using Model = std::unique_ptr<llama_model, Free>;
 using Context = std::unique_ptr<llama_context, Free>;
 using Sampler = std::unique_ptr<llama_sampler, Free>;
+using GgufFile = std::unique_ptr<gguf_context, Free>;
+
+[[nodiscard]] Model load(const std::string& path) {
+    llama_model_params how = llama_model_default_params();
+    how.n_gpu_layers = 0;
+    Model model(llama_model_load_from_file(path.c_str(), how));
+    if (!model) {
+        throw std::runtime_error("llama.cpp cannot load " + path);
+    }
+    return model;
+}
+
+[[nodiscard]] Context make_context(const Model& model, const llama_context_params& how) {
+    Context context(llama_init_from_model(model.get(), how));
+    if (!context) {
+        throw std::runtime_error("llama.cpp cannot make a context");
+    }
+    return context;
+}
+
+/// By llama.cpp's own names: "f16", "q6_K".
+[[nodiscard]] ggml_type type_of(const std::string& name) {
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (const char* const found = ggml_type_name(type); found != nullptr && name == found) {
+            return type;
+        }
+    }
+    throw std::runtime_error("expected a type of llama.cpp, found " + name);
+}
 
 /// A batch of llama.cpp with room for @p capacity tokens of one sequence each.
 class Batch {
@@ -43,23 +82,34 @@ public:
         batch_.seq_id[i][0] = static_cast<llama_seq_id>(sequence);
         batch_.logits[i] = logits ? 1 : 0;
     }
+    void add_all(std::span<const compare::TokenId> tokens) {
+        for (std::size_t i = 0; i < tokens.size(); ++i) {
+            add(tokens[i], i, 0, true);
+        }
+    }
     [[nodiscard]] const llama_batch& get() const { return batch_; }
 
 private:
     llama_batch batch_;
 };
 
+void decode_batch(const Context& context, const Batch& batch) {
+    if (llama_decode(context.get(), batch.get()) != 0) {
+        throw std::runtime_error("llama_decode failed");
+    }
+    llama_synchronize(context.get());
+}
+
+void clear(const Context& context) {
+    llama_memory_clear(llama_get_memory(context.get()), false);
+}
+
 class LlamaCpp final : public compare::Engine {
 public:
     explicit LlamaCpp(const compare::Arguments& arguments)
         : threads_(arguments.number("--threads")), positions_(arguments.number("--positions")),
-          flash_(arguments.text("--flash-attention", "auto")), unified_(arguments.number("--unified", 0)) {
-        llama_model_params how = llama_model_default_params();
-        how.n_gpu_layers = 0;
-        model_.reset(llama_model_load_from_file(arguments.text("--model").c_str(), how));
-        if (!model_) {
-            throw std::runtime_error("llama.cpp cannot load " + arguments.text("--model"));
-        }
+          flash_(arguments.text("--flash-attention", "auto")), unified_(arguments.number("--unified", 0)),
+          kv_type_(type_of(arguments.text("--kv-type", "f16"))), model_(load(arguments.text("--model"))) {
         vocab_size_ = static_cast<std::size_t>(llama_vocab_n_tokens(llama_model_get_vocab(model_.get())));
         context_ = make_context(static_cast<std::size_t>(positions_), 1);
     }
@@ -137,6 +187,17 @@ public:
         return rows;
     }
 
+    std::vector<float> logits_of(std::span<const compare::TokenId> ids) override {
+        clear(context_);
+        Batch batch(ids.size());
+        batch.add_all(ids);
+        decode_batch(context_, batch);
+        const float* const rows = llama_get_logits(context_.get());
+        return {rows, rows + ids.size() * vocab_size_};
+    }
+
+    [[nodiscard]] int threads() const override { return threads_; }
+
     [[nodiscard]] std::string description() const override {
         // "CPU : SSE3 = 1 | AVX = 1 | ..."
         std::string text = std::string("llama.cpp ") + llama_version() + ",";
@@ -163,20 +224,9 @@ private:
         how.flash_attn_type = flash_ == "on"    ? LLAMA_FLASH_ATTN_TYPE_ENABLED
                               : flash_ == "off" ? LLAMA_FLASH_ATTN_TYPE_DISABLED
                                                 : LLAMA_FLASH_ATTN_TYPE_AUTO;
-        Context context(llama_init_from_model(model_.get(), how));
-        if (!context) {
-            throw std::runtime_error("llama.cpp cannot make a context");
-        }
-        return context;
-    }
-
-    static void clear(const Context& context) { llama_memory_clear(llama_get_memory(context.get()), false); }
-
-    static void decode_batch(const Context& context, const Batch& batch) {
-        if (llama_decode(context.get(), batch.get()) != 0) {
-            throw std::runtime_error("llama_decode failed");
-        }
-        llama_synchronize(context.get());
+        how.type_k = kv_type_;
+        how.type_v = kv_type_;
+        return ::make_context(model_, how);
     }
 
     void read_prompt(const Context& context, std::size_t sequence, std::size_t n, bool logits) {
@@ -201,6 +251,7 @@ private:
     int positions_;
     std::string flash_;
     int unified_;
+    ggml_type kv_type_;
     std::size_t vocab_size_ = 0;
     Model model_;
     Context context_;
@@ -210,16 +261,119 @@ private:
     volatile float sink_ = 0; ///< keeps the logits wanted
 };
 
+/// Mean squares of what each matrix of the layers is given by a text: the importance matrix of llama.cpp's
+/// quantiser, collected as its own llama-imatrix does. (gpt2 has no experts, and the backend is the
+/// processor.)
+class Importance {
+public:
+    Importance(const std::string& model_path, int threads, std::span<const compare::TokenId> tokens,
+               std::size_t window) {
+        const Model model = load(model_path);
+        llama_context_params how = llama_context_default_params();
+        how.n_ctx = static_cast<std::uint32_t>(window);
+        how.n_batch = how.n_ctx;
+        how.n_ubatch = how.n_ctx;
+        how.n_threads_batch = threads;
+        how.cb_eval = collect;
+        how.cb_eval_user_data = this;
+        const Context context = make_context(model, how);
+        for (std::size_t begin = 0; begin < tokens.size(); begin += window) {
+            clear(context);
+            const auto part = tokens.subspan(begin, std::min(window, tokens.size() - begin));
+            Batch batch(part.size());
+            batch.add_all(part);
+            decode_batch(context, batch);
+        }
+        for (auto& [name, input] : inputs_) {
+            for (float& value : input.squares) {
+                value /= static_cast<float>(input.rows);
+            }
+            data_.push_back({name.c_str(), input.squares.data(), input.squares.size()});
+        }
+        data_.push_back({nullptr, nullptr, 0});
+    }
+    Importance(const Importance&) = delete;
+    Importance& operator=(const Importance&) = delete;
+
+    /// Ends with a null name.
+    [[nodiscard]] const llama_model_imatrix_data* data() const { return data_.data(); }
+
+private:
+    struct Input {
+        std::vector<float> squares;
+        std::int64_t rows = 0;
+
+        void add(const ggml_tensor& x) {
+            squares.resize(static_cast<std::size_t>(x.ne[0]));
+            for (std::int64_t row = 0; row < x.ne[1]; ++row) {
+                const auto* const values = reinterpret_cast<const float*>(
+                    static_cast<const char*>(x.data) + static_cast<std::size_t>(row) * x.nb[1]);
+                for (std::size_t i = 0; i < squares.size(); ++i) {
+                    squares[i] += values[i] * values[i];
+                }
+            }
+            rows += x.ne[1];
+        }
+    };
+
+    /// Called before a tensor is computed (@p ask: whether it is wanted), and after if it was.
+    static bool collect(ggml_tensor* tensor, bool ask, void* self) {
+        if (ask) {
+            return tensor->op == GGML_OP_MUL_MAT && std::string(tensor->src[0]->name).starts_with("blk.") &&
+                   tensor->src[1]->type == GGML_TYPE_F32;
+        }
+        static_cast<Importance*>(self)->inputs_[tensor->src[0]->name].add(*tensor->src[1]);
+        return true;
+    }
+
+    std::map<std::string, Input> inputs_;
+    std::vector<llama_model_imatrix_data> data_;
+};
+
 void quantize(const compare::Arguments& arguments) {
-    static const std::map<std::string, llama_ftype> types = {{"q8_0", LLAMA_FTYPE_MOSTLY_Q8_0},
-                                                             {"q4_0", LLAMA_FTYPE_MOSTLY_Q4_0},
-                                                             {"q4_k_m", LLAMA_FTYPE_MOSTLY_Q4_K_M}};
+    static const std::map<std::string, llama_ftype> types = {
+        {"q8_0", LLAMA_FTYPE_MOSTLY_Q8_0},     {"q6_k", LLAMA_FTYPE_MOSTLY_Q6_K},
+        {"q5_k_m", LLAMA_FTYPE_MOSTLY_Q5_K_M}, {"q5_0", LLAMA_FTYPE_MOSTLY_Q5_0},
+        {"q4_k_m", LLAMA_FTYPE_MOSTLY_Q4_K_M}, {"q4_k_s", LLAMA_FTYPE_MOSTLY_Q4_K_S},
+        {"q4_1", LLAMA_FTYPE_MOSTLY_Q4_1},     {"q4_0", LLAMA_FTYPE_MOSTLY_Q4_0},
+        {"iq4_nl", LLAMA_FTYPE_MOSTLY_IQ4_NL}, {"iq4_xs", LLAMA_FTYPE_MOSTLY_IQ4_XS}};
+    const std::string source = arguments.text("--model");
     llama_model_quantize_params how = llama_model_quantize_default_params();
     how.ftype = types.at(arguments.text("--quantize"));
     how.nthread = arguments.number("--threads");
-    if (llama_model_quantize(arguments.text("--model").c_str(), arguments.text("--out").c_str(), &how) != 0) {
-        throw std::runtime_error("llama.cpp cannot quantise " + arguments.text("--model"));
+    how.pure = arguments.number("--pure", 0) != 0;
+    if (const std::string head = arguments.text("--head", ""); !head.empty()) {
+        how.output_tensor_type = type_of(head);
+        how.token_embedding_type = how.output_tensor_type;
     }
+    std::unique_ptr<Importance> importance;
+    if (const std::string text = arguments.text("--importance", ""); !text.empty()) {
+        importance =
+            std::make_unique<Importance>(source, how.nthread, compare::read_numbers<compare::TokenId>(text),
+                                         static_cast<std::size_t>(arguments.number("--window")));
+        how.imatrix = importance->data();
+    }
+    if (llama_model_quantize(source.c_str(), arguments.text("--out").c_str(), &how) != 0) {
+        throw std::runtime_error("llama.cpp cannot quantise " + source);
+    }
+}
+
+/// One line of JSON: by name the type, the bytes and the numbers of each tensor of a file.
+void print_tensors(const std::string& path) {
+    const GgufFile file(gguf_init_from_file(path.c_str(), {true, nullptr}));
+    if (!file) {
+        throw std::runtime_error("llama.cpp cannot read " + path);
+    }
+    nlohmann::json tensors = nlohmann::json::object();
+    for (std::int64_t i = 0; i < gguf_get_n_tensors(file.get()); ++i) {
+        const ggml_type type = gguf_get_tensor_type(file.get(), i);
+        const std::size_t bytes = gguf_get_tensor_size(file.get(), i);
+        const std::size_t count =
+            bytes / ggml_type_size(type) * static_cast<std::size_t>(ggml_blck_size(type));
+        tensors[gguf_get_tensor_name(file.get(), i)] = {
+            {"type", ggml_type_name(type)}, {"bytes", bytes}, {"count", count}};
+    }
+    std::cout << tensors.dump() << std::endl;
 }
 
 void quiet(ggml_log_level level, const char* text, void*) {
@@ -237,6 +391,10 @@ int main(int argc, char** argv) {
         llama_backend_init();
         if (!arguments.text("--quantize", "").empty()) {
             quantize(arguments);
+            return;
+        }
+        if (arguments.number("--tensors", 0) != 0) {
+            print_tensors(arguments.text("--model"));
             return;
         }
         LlamaCpp engine(arguments);

@@ -109,18 +109,20 @@ def gpt2_file(model: Model, name: str, arguments: list[str]) -> Path:
     return convert(model.directory, model.folder / f"gpt2-{name}.safetensors", arguments, model.identity)
 
 
-def gguf_file(model: Model, kind: str, quantizer: list[str]) -> Path:
-    """F32 and F16 come from the converter, the rest from llama.cpp's own quantiser, of the F32 file."""
-    out = model.folder / f"{kind.lower()}.gguf"
+def gguf_file(model: Model, kind: str, quantizer: list[str], arguments: list[str] | None = None) -> Path:
+    """F32 and F16 come from the converter, the rest from llama.cpp's own quantiser, of the F32 file.
+    arguments: how, unless kind says it all."""
+    out = model.folder / f"{kind.lower().replace(', ', '-').replace(' ', '-')}.gguf"
     if kind in ("F32", "F16"):
         return convert(model.directory, out, ["--to", "gguf", "--dtype", kind.lower()], model.identity)
     source = gguf_file(model, "F32", quantizer)
+    command = [*quantizer, *(arguments or ["--quantize", kind.lower()])]
 
     def body() -> None:
         say(f"writing {out.name}")
-        execute([*quantizer, "--model", source, "--quantize", kind.lower(), "--out", out], "quantize")
+        execute([*command, "--model", source, "--out", out], "quantize")
 
-    return make(out, f"{model.identity} {' '.join(quantizer)}", body)
+    return make(out, f"{model.identity} {' '.join(command)}", body)
 
 
 def onnx_file(model: Model) -> Path:
