@@ -311,7 +311,8 @@ enum {
     GPT2_OVERFLOW_SLIDE = 1  /**< keep the last n_positions / 2 tokens, which start again at position 0 */
 };
 
-/** The options of generation, with the names, defaults and meanings of gpt2::GenerationConfig.
+/** The options of generation, with the names, defaults and meanings of gpt2::GenerationConfig: those up to
+ * its overflow. (The ones behind it, processors of docs/generation.md, are for C++ and Python.)
  *
  * New members go to the end, and all bits 0 must mean that they do nothing. (`src/c_api.cpp` copies them, in
  * `generation_config()`; that and a line here are all that a new one needs.) */
