@@ -165,3 +165,8 @@ def test_a_model_beside_itself_cannot_be_drawn(tmp_path: Path) -> None:
     short = ("--rounds", 1, "--seconds", 0.01)
     message = fails(2, "report", MODEL, MODEL, *ON_TEXT, *short, "--svg", drawing)
     assert "--svg: expected a candidate that differs from the reference, found none" in message
+    same = f"{MODEL}:f32"
+    _, result = report(tmp_path, same, same, f"{MODEL}:int4", *short, "--svg", drawing)
+    text = drawing.read_text(encoding="utf-8")
+    check_drawing(text, result)
+    assert text.count("<circle") == 1 and text.count(", divergence 0<") == 2
