@@ -2,11 +2,11 @@
 #include "checkpoint.hpp"
 
 #include "model_spec.hpp"
+#include "output.hpp"
 
 #include <gpt2/error.hpp>
 
 #include <fstream>
-#include <system_error>
 #include <utility>
 
 namespace {
@@ -52,18 +52,4 @@ gpt2::evaluation::TextScore Checkpoint::load() const {
 void Checkpoint::save(const gpt2::evaluation::TextScore& score) const {
     const nlohmann::ordered_json json{{"of", identity_}, {"score", json_of(score)}};
     replace_file(path_, json.dump(2) + "\n");
-}
-
-void replace_file(const std::filesystem::path& path, std::string_view contents) {
-    const std::filesystem::path part = path.string() + ".part";
-    std::ofstream out(part, std::ios::binary | std::ios::trunc);
-    out.write(contents.data(), static_cast<std::streamsize>(contents.size()));
-    out.close();
-    std::error_code error;
-    if (out) {
-        std::filesystem::rename(part, path, error);
-    }
-    if (!out || error) {
-        throw gpt2::FileError("cannot write " + gpt2::detail::quoted(path.string(), 4096));
-    }
 }

@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 
 #include <filesystem>
-#include <string_view>
 
 /// @file
 /// Runs that can go on later.
@@ -27,7 +26,3 @@ private:
     std::filesystem::path path_;
     nlohmann::ordered_json identity_;
 };
-
-/// Writes a file in one step: whoever reads it finds the old contents or the new.
-/// @throws gpt2::FileError naming it
-void replace_file(const std::filesystem::path& path, std::string_view contents);

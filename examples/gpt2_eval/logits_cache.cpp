@@ -9,8 +9,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <system_error>
-#include <utility>
 
 static_assert(std::endian::native == std::endian::little);
 
@@ -53,26 +51,18 @@ gpt2::TensorView<const float, 2> CachedLogits::next(std::size_t n) {
     return found;
 }
 
-LogitsWriter::LogitsWriter(std::filesystem::path path, const nlohmann::ordered_json& identity)
-    : path_(std::move(path)), part_(path_.string() + ".part"),
-      out_(part_, std::ios::binary | std::ios::trunc) {
+LogitsWriter::LogitsWriter(const std::filesystem::path& path, const nlohmann::ordered_json& identity)
+    : out_(path) {
     std::string header = nlohmann::ordered_json{{"logits_of", identity}}.dump();
     header.resize((header.size() + 1 + alignment - 1) / alignment * alignment - 1, ' ');
-    out_ << header << '\n';
+    out_.write(header + '\n');
 }
 
 void LogitsWriter::write(gpt2::TensorView<const float, 2> rows) {
     const auto bytes = std::as_bytes(rows.flat());
-    out_.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    out_.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 void LogitsWriter::finish() {
-    out_.close();
-    std::error_code error;
-    if (out_) {
-        std::filesystem::rename(part_, path_, error);
-    }
-    if (!out_ || error) {
-        throw gpt2::FileError("cannot write " + gpt2::detail::quoted(path_.string(), 4096));
-    }
+    out_.finish();
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "output.hpp"
+
 #include <gpt2/io/mapped_file.hpp>
 #include <gpt2/tensor.hpp>
 
@@ -8,8 +10,6 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <fstream>
-#include <optional>
 
 /// @file
 /// A reference's logits in a file: a line of JSON that says of what they are, filled up with spaces to a
@@ -37,15 +37,12 @@ private:
 /// Writes one. Only finish() gives it its name, so that no part of a run passes for a whole.
 class LogitsWriter {
 public:
-    LogitsWriter(std::filesystem::path path, const nlohmann::ordered_json& identity);
+    /// @throws gpt2::FileError naming the file, as all of these do, if it cannot be written
+    LogitsWriter(const std::filesystem::path& path, const nlohmann::ordered_json& identity);
 
     void write(gpt2::TensorView<const float, 2> rows);
-
-    /// @throws gpt2::FileError if the file could not be written
     void finish();
 
 private:
-    std::filesystem::path path_;
-    std::filesystem::path part_;
-    std::ofstream out_;
+    Output out_;
 };

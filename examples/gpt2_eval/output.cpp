@@ -55,3 +55,9 @@ void Output::finish() {
 void Output::fail() const {
     throw gpt2::FileError("cannot write " + gpt2::detail::quoted(path_->string(), 4096));
 }
+
+void replace_file(const std::filesystem::path& path, std::string_view contents) {
+    Output output(path);
+    output.write(contents);
+    output.finish();
+}

@@ -29,3 +29,7 @@ private:
     std::filesystem::path part_;
     std::ofstream file_;
 };
+
+/// Writes a file in one step: whoever reads it finds the old contents or the new.
+/// @throws gpt2::FileError naming it
+void replace_file(const std::filesystem::path& path, std::string_view contents);

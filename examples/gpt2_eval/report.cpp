@@ -4,10 +4,10 @@
 #include "../common/command_line.hpp"
 #include "../common/terminal.hpp"
 #include "../common/usage_error.hpp"
-#include "checkpoint.hpp"
 #include "command.hpp"
 #include "compare_texts.hpp"
 #include "format.hpp"
+#include "output.hpp"
 #include "progress.hpp"
 #include "report_round.hpp"
 
