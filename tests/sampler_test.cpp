@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include "gpt2/kernels/kernels.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/sampler.hpp"
+#include "support/sampling.hpp"
 
 #include <doctest/doctest.h>
 
@@ -20,6 +20,8 @@
 using gpt2::Sampler;
 using gpt2::SamplerOptions;
 using gpt2::TokenId;
+using gpt2::test::exponentials;
+using gpt2::test::Numbers;
 
 namespace {
 
@@ -27,30 +29,13 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr double below_one = 1.0 - 0x1p-53; // the largest number that uniform() returns
 std::atomic<std::size_t> allocations{0};
 
-/// Random numbers for the tests, one after the other.
-class Numbers {
-public:
-    explicit Numbers(std::uint64_t seed) : seed_(seed) {}
-    double next() { return gpt2::uniform(seed_, 0, n_++); }
-    float between(double low, double high) { return static_cast<float>(low + (high - low) * next()); }
-    std::size_t below(std::size_t n) { return static_cast<std::size_t>(next() * static_cast<double>(n)); }
-
-private:
-    std::uint64_t seed_;
-    std::uint64_t n_ = 0;
-};
-
 /// The processors in double, each written as Hugging Face defines it (logits_process.py).
-struct Reference {
-    std::vector<double> scores;
+struct Reference : gpt2::test::Distribution {
     std::vector<double> probabilities;
-    bool borderline = false; ///< a comparison was so close that float may decide otherwise
-
-    static constexpr double removed = -std::numeric_limits<double>::infinity();
 
     Reference(const std::vector<float>& logits, const std::vector<TokenId>& seen,
               const SamplerOptions& options)
-        : scores(logits.begin(), logits.end()) {
+        : Distribution(logits) {
         repetition_penalty(logits, seen, static_cast<double>(options.repetition_penalty));
         for (double& s : scores) {
             s /= static_cast<double>(options.temperature);
@@ -115,20 +100,6 @@ struct Reference {
             }
         }
     }
-
-    [[nodiscard]] std::vector<double> softmax() const {
-        const double most = *std::max_element(scores.begin(), scores.end());
-        std::vector<double> out;
-        double sum = 0.0;
-        for (const double s : scores) {
-            out.push_back(std::exp(s - most));
-            sum += out.back();
-        }
-        for (double& x : out) {
-            x /= sum;
-        }
-        return out;
-    }
 };
 
 std::vector<float> random_logits(Numbers& random, std::size_t n, bool ties) {
@@ -165,17 +136,6 @@ bool agrees(const std::vector<float>& logits, const std::vector<TokenId>& seen, 
         }
     }
     return true;
-}
-
-/// Every exp that a machine may offer.
-std::vector<gpt2::ExpShifted> exponentials() {
-    std::vector<gpt2::ExpShifted> out{gpt2::detail::exp_shifted_portable};
-    for (const gpt2::Isa isa : gpt2::all_isas) {
-        if (gpt2::supports(isa)) {
-            out.push_back(gpt2::kernels::kernels_for(isa).exp_shifted);
-        }
-    }
-    return out;
 }
 
 template <class Change> void sweep(std::uint64_t seed, Change change) {
