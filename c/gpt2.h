@@ -72,7 +72,7 @@ typedef enum gpt2_status {
 } gpt2_status;
 
 /** "ok", "file error" and so on; "unknown status" for any other number. Never null. Thread-safe. */
-GPT2_API const char* gpt2_status_name(gpt2_status status);
+GPT2_API const char* gpt2_status_name(int status);
 
 /** What was wrong in the last call of this thread that did not succeed: the thing, what was expected and
  * what was found. "" if there was none. Calls that succeed leave it alone. Never null; good until another
@@ -376,7 +376,7 @@ typedef enum gpt2_finish_reason {
 } gpt2_finish_reason;
 
 /** "length", "eos", "stop_string", "callback"; "unknown" for any other number. Never null. */
-GPT2_API const char* gpt2_finish_reason_name(gpt2_finish_reason reason);
+GPT2_API const char* gpt2_finish_reason_name(int reason);
 
 /** A text that was generated. Everything that the functions below return is good until gpt2_result_free(). */
 typedef struct gpt2_result gpt2_result;

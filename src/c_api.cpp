@@ -435,8 +435,8 @@ const gpt2::Config& config_of(const gpt2_model* model) noexcept {
 
 // ---- Status and version
 
-const char* gpt2_status_name(gpt2_status status) {
-    switch (static_cast<int>(status)) {
+const char* gpt2_status_name(int status) {
+    switch (status) {
     case GPT2_OK:
         return "ok";
     case GPT2_ERROR:
@@ -637,8 +637,8 @@ void gpt2_generation_config_init_sized(gpt2_generation_config* config, std::size
     initialize(config, size, default_generation_config());
 }
 
-const char* gpt2_finish_reason_name(gpt2_finish_reason reason) {
-    switch (static_cast<int>(reason)) {
+const char* gpt2_finish_reason_name(int reason) {
+    switch (reason) {
     case GPT2_FINISH_LENGTH:
         return "length";
     case GPT2_FINISH_EOS:

@@ -97,17 +97,17 @@ static void test_version_and_names(void) {
     CHECK(strcmp(version, gpt2_version()) == 0);
     CHECK(gpt2_abi_version() == GPT2_ABI_VERSION);
     for (i = GPT2_OK; i < GPT2_ERROR_UNKNOWN; ++i) {
-        const char* name = gpt2_status_name((gpt2_status)i);
-        CHECK(strcmp(name, gpt2_status_name((gpt2_status)(i + 1))) != 0);
+        const char* name = gpt2_status_name(i);
+        CHECK(strcmp(name, gpt2_status_name(i + 1)) != 0);
         CHECK(strcmp(name, "unknown status") != 0);
     }
     CHECK(strcmp(gpt2_status_name(GPT2_OK), "ok") == 0);
-    CHECK(strcmp(gpt2_status_name((gpt2_status)(GPT2_ERROR_UNKNOWN + 1)), "unknown status") == 0);
+    CHECK(strcmp(gpt2_status_name(GPT2_ERROR_UNKNOWN + 1), "unknown status") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_LENGTH), "length") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_EOS), "eos") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_STOP_STRING), "stop_string") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_CALLBACK), "callback") == 0);
-    CHECK(strcmp(gpt2_finish_reason_name((gpt2_finish_reason)7), "unknown") == 0);
+    CHECK(strcmp(gpt2_finish_reason_name(7), "unknown") == 0);
     CHECK(strcmp(gpt2_last_error(), "") == 0); /* nothing has failed yet */
 }
 
