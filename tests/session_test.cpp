@@ -281,6 +281,30 @@ TEST_CASE("tokens may be the session's own") {
           Session(model()).generate(twice, {.max_new_tokens = 5}).tokens);
 }
 
+TEST_CASE("fork: two sessions that go their own ways") {
+    for (const std::size_t length : {1u, 63u, 64u, 70u, 128u}) {
+        const auto prompt = tokens(length);
+        const auto left = tokens(20, 2);
+        const auto right = tokens(15, 3);
+        for (const KvDtype cache : {KvDtype::float32, KvDtype::float16}) {
+            Session session(model(), {.pool = nullptr, .kv_dtype = cache});
+            session.forward(prompt);
+            Session fork = session.fork();
+            CHECK(fork.kv_dtype() == cache);
+            CHECK(std::ranges::equal(fork.tokens(), prompt));
+            CHECK(mismatch(fork.logits().flat(), session.logits().flat()) == "");
+            for (auto [which, more] : {std::pair(&session, &left), std::pair(&fork, &right)}) {
+                std::vector<TokenId> all = prompt;
+                all.insert(all.end(), more->begin(), more->end());
+                CHECK(mismatch(which->forward(*more), fresh_logits(model(), all, cache)) == "");
+            }
+        }
+    }
+    Session empty = Session(model()).fork();
+    CHECK(empty.position() == 0);
+    CHECK(mismatch(empty.forward(tokens(3)), fresh_logits(model(), tokens(3))) == "");
+}
+
 TEST_CASE("score") {
     const auto all = tokens(140);
     Session session(model());

@@ -7,6 +7,7 @@
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/tensor.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <string_view>
@@ -45,6 +46,12 @@ public:
     /// Bytes that attention reads at a depth of @p n positions, all layers.
     [[nodiscard]] std::size_t bytes_read(std::size_t n) const noexcept {
         return n_blocks_ * n * (block_bytes() / kernels::kv_block);
+    }
+
+    /// Takes the first @p n positions over from a cache of the same shape and type.
+    void copy_prefix(const KvCache& from, std::size_t n) noexcept {
+        const std::size_t rows = (n + kernels::kv_block - 1) / kernels::kv_block;
+        std::copy_n(from.memory_.data(), rows * row_blocks() * block_bytes(), memory_.data());
     }
 
     /// Stores keys and values of one head; see kernels::WriteKvArgs, of which the cache knows the head size

@@ -121,6 +121,18 @@ public:
         logit_rows_ = 0;
     }
 
+    /// A second session that holds the same tokens and logits, on the same pool; from here on each goes its
+    /// own way. Copies the keys and values of the tokens, which is far less work than computing them.
+    [[nodiscard]] Session fork() const {
+        Session copy(model_, pool_, profile_, cache_.dtype());
+        copy.cache_.copy_prefix(cache_, position());
+        copy.tokens_.assign(tokens_.begin(), tokens_.end());
+        copy.logits_ = logits_;
+        copy.first_logit_row_ = first_logit_row_;
+        copy.logit_rows_ = logit_rows_;
+        return copy;
+    }
+
     [[nodiscard]] KvDtype kv_dtype() const noexcept { return cache_.dtype(); }
 
     /// Bytes of keys and values that the next single token will read.
