@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "common/command_line.hpp"
+#include "common/line_reader.hpp"
 #include "common/terminal.hpp"
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
@@ -14,6 +15,7 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -100,6 +102,10 @@ public:
         if (options.profile || options.profile_trace) {
             profile_ = std::make_shared<gpt2::Profile>();
         }
+        if (options.original && !options.length) {
+            const std::size_t n = model_.config().n_positions; // an empty prompt takes one
+            config_.max_new_tokens = static_cast<std::int64_t>(options.unconditional ? n - 1 : n / 2);
+        }
         resolve(options.words, model_.tokenizer(), config_);
         gpt2::validate(config_, model_.config());
         if (options.screen_head && !screening_helps()) {
@@ -149,20 +155,35 @@ public:
         }
         gpt2::Session session(model_, how);
         machine_.kv_dtype = to_string(session.kv_dtype());
-        for (std::int64_t i = 0; i < options_.n; ++i) {
-            if (!options_.json && options_.n > 1) {
-                print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");
-            }
+        const std::int64_t n = options_.n.value_or(1);
+        for (std::int64_t i = 0; i < n || n == 0; ++i) {
+            announce(i + 1, n);
             if (const int signal = write_one(session, prompt, tokens,
                                              options_.generation.sample + static_cast<std::uint64_t>(i))) {
                 return signal;
             }
+        }
+        if (options_.original && !options_.unconditional && !options_.json) {
+            print(std::string(80, '=') + "\n");
         }
         return 0;
     }
 
 private:
     using Clock = std::chrono::steady_clock;
+
+    /// The line before a text.
+    void announce(std::int64_t i, std::int64_t n) const {
+        if (options_.json) {
+            return;
+        }
+        if (options_.original) {
+            const std::string bar(40, '=');
+            print(bar + " SAMPLE " + std::to_string(i) + " " + bar + "\n");
+        } else if (n > 1) {
+            print("=== " + std::to_string(i) + " of " + std::to_string(n) + " ===\n");
+        }
+    }
 
     [[nodiscard]] bool screening_helps() const {
         return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
@@ -227,29 +248,23 @@ private:
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.
-int converse(Writer& writer) {
-    const bool ask = standard_input_is_terminal();
-    for (std::string line;;) {
-        if (ask) {
-            std::cerr << "> " << std::flush;
-        }
-        if (!std::getline(std::cin, line)) {
-            if (ask) {
-                std::cerr << '\n';
-            }
-            return std::cin.bad() ? failure : success;
-        }
-        if (line.ends_with('\r')) {
-            line.pop_back();
+int converse(Writer& writer, bool original) {
+    LineReader lines =
+        original ? LineReader("Model prompt >>> ", stdout, true) : LineReader("> ", stderr, false);
+    while (const std::optional<std::string> line = lines.next()) {
+        if (original && line->empty()) {
+            print("Prompt should not be empty!\n");
+            continue;
         }
         try {
-            if (const int signal = writer.write(line); signal != 0 && !ask) {
+            if (const int signal = writer.write(*line); signal != 0 && !standard_input_is_terminal()) {
                 return signalled + signal;
             }
         } catch (const gpt2::ContextError& e) { // the next prompt may be shorter
             std::cerr << "gpt2-generate: error: " << e.what() << '\n';
         }
     }
+    return success;
 }
 
 int run(int argc, char** argv) {
@@ -257,15 +272,15 @@ int run(int argc, char** argv) {
     if (!options) {
         return success;
     }
-    const std::string prompt =
-        options->interactive || options->verify ? std::string() : prompt_from(*options);
+    const bool without = options->interactive || options->verify || options->unconditional;
+    const std::string prompt = without ? std::string() : prompt_from(*options);
     Writer writer(*options, options->model ? *options->model : find_model());
     if (options->verify) {
         writer.verify();
         return success;
     }
     if (options->interactive) {
-        const int status = converse(writer);
+        const int status = converse(writer, options->original);
         writer.write_profile();
         return status;
     }

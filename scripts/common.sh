@@ -94,7 +94,7 @@ configure() {
 
 # What gpt2-generate is built from.
 # shellcheck disable=SC2034 # for those who source this
-program_packages=(g++ cmake ninja-build libxsimd-dev nlohmann-json3-dev libcli11-dev)
+program_packages=(g++ cmake ninja-build pkg-config libxsimd-dev nlohmann-json3-dev libcli11-dev libedit-dev)
 
 # Builds gpt2-generate, quietly, and sets $program to its path.
 build_program() {

@@ -8,6 +8,7 @@ set -m # so that programs in the background do not ignore SIGINT
 [ $# -eq 2 ] || { echo "usage: $0 GPT2-GENERATE MODEL" >&2; exit 2; }
 program=$(realpath "$1")
 model=$(realpath "$2")
+tests=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
@@ -314,6 +315,52 @@ exec 4>&-
 wait $pid
 equal "status after the last prompt" $? 0
 exec 5<&-
+
+# --- as the original's scripts
+bar=$(printf '=%.0s' {1..40})
+run --preset openai --seed 42 --sample 1 --max-new-tokens 24 --temperature 0.8 --top-k 40 "$prompt"
+second_original=$out
+run --preset openai --seed 42 --max-new-tokens 24 --temperature 0.8 --top-k 40 "$prompt"
+printf '%s\n\n' "$prompt" | "$program" --model "$model" -s 42 -n 2 --top_k=40 --top_p=1 -l 24 --temperature 0.8 \
+    >out.txt 2>err.txt
+equal "status of the founding command line" $? 0
+equal "messages of the founding command line" "$(cat err.txt)" ""
+equal "texts of the founding command line" "$(cat out.txt)" "Model prompt >>> $bar SAMPLE 1 $bar
+$out
+$bar SAMPLE 2 $bar
+$second_original
+$bar$bar
+Model prompt >>> Prompt should not be empty!
+Model prompt >>> "
+run --unconditional --nsamples 1 --seed 5 --length 6
+first_unconditional=$out
+run --preset openai --seed 5 --max-new-tokens 6 ""
+equal "--unconditional" "$first_unconditional" "$bar SAMPLE 1 $bar
+$out"
+run -l 6 -s 5 "$prompt"
+contains "the original's way with a prompt" "$out" "$bar SAMPLE 1 $bar"
+mkdir -p folder
+ln -s "$model" folder/124M.safetensors
+equal "--models_dir" "$("$program" --models_dir folder -s 5 --length 6 "$prompt")" "$out"
+equal "--model_name" "$("$program" --models_dir folder --model_name 124M -s 5 --length 6 "$prompt")" "$out"
+refused 2 "--model excludes --model-name" --model_name 124M "$prompt"
+refused 2 "--preset is given beside" --preset openai --length 6 "$prompt"
+refused 2 "excludes" --length 6 --max-new-tokens 6 "$prompt"
+refused 2 "excludes" --unconditional "$prompt"
+refused 2 "max_new_tokens is -1" --length -1 "$prompt"
+checks=$((checks + 1))
+"$program" --models_dir folder --model_name 345M x 2>err.txt && fail "a model that is not there was found"
+contains "a model that is not there" "$(cat err.txt)" "found neither folder/345M nor folder/345M.safetensors"
+
+# --- at a terminal
+at_terminal() { python3 -B "$tests/at_terminal.py" "$@"; }
+found=$(at_terminal "> " "$prompt" -- "$program" --model "$model" -i --seed 42 --max-new-tokens 24)
+equal "status at a terminal" $? 0
+contains "text at a terminal" "$found" "$text"
+if ldd "$program" 2>/dev/null | grep -q libedit; then
+    found=$(at_terminal "> " "$prompt" $'\e[A' -- "$program" --model "$model" -i --seed 42 --max-new-tokens 24)
+    equal "texts of a line and of the line before" "$(grep -c -F "${text##*$'\n'}" <<<"$found")" 2
+fi
 
 # --- the model is found from where one is
 mkdir -p here/models

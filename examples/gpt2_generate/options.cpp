@@ -13,6 +13,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <system_error>
 
 namespace {
 
@@ -37,7 +38,8 @@ Examples:
   gpt2-generate "There was once a poor woodcutter who"
   gpt2-generate --seed 42 --max-new-tokens 200 --stop "The End" "It was a dark and stormy night, and"
   gpt2-generate --model gpt2-medium --weights float16 --stats < prompt.txt
-  gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text)";
+  gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
+  gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
 std::vector<std::size_t> whole_numbers(const std::string& list) {
@@ -63,7 +65,7 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
-    app.add_option("-n,--n", o.n, "Number of texts to write from the prompt (default 1)")
+    app.add_option("-n,--n,--nsamples", o.n, "Number of texts to write from the prompt (default 1)")
         ->type_name("N")
         ->transform(integer<std::int64_t>());
     app.add_option("-m,--model", o.model,
@@ -101,7 +103,7 @@ void add_generation(CLI::App& app, Options& o) {
     add("--negative-prompt", o.words.negative_prompt, "TEXT",
         "A text, or ids with commas (default: the last token of the prompt)")
         ->needs("--guidance-scale");
-    add("--seed", g.seed, "SEED", "The same seed gives the same text, everywhere (default: a new one)")
+    add("-s,--seed", g.seed, "SEED", "The same seed gives the same text, everywhere (default: a new one)")
         ->excludes(greedy)
         ->transform(natural);
     add("--sample", g.sample, "I", "Number of the first text among those of the seed (default 0)")
@@ -245,6 +247,63 @@ void add_preset(CLI::App& app, Options& o) {
         ->transform(choice({{"reach", "reach"}, {"within", "within"}}, "reach or within"));
 }
 
+/// As the scripts of https://github.com/openai/gpt-2, interactive_conditional_samples.py and
+/// generate_unconditional_samples.py. Each of their own options brings their way of choosing tokens; what
+/// else is given changes that.
+void add_original(CLI::App& app, Options& o) {
+    const std::string group =
+        "As the original GPT-2's scripts (each of these: --preset openai, their prompts and banners)";
+    const auto begin = [&o] {
+        if (!o.original) {
+            const std::int64_t n = o.generation.max_new_tokens;
+            o.original = true;
+            o.generation = gpt2::preset("openai");
+            o.generation.max_new_tokens = n;
+        }
+    };
+    app.add_option_function<std::int64_t>(
+           "-l,--length",
+           [&o, begin](const std::int64_t& n) {
+               begin();
+               o.length = n;
+           },
+           "New tokens of each text\n(default: half of the context; with --unconditional all of it)")
+        ->type_name("N")
+        ->group(group)
+        ->transform(integer<std::int64_t>());
+    app.add_option_function<std::string>(
+           "--model-name",
+           [&o, begin](const std::string& name) {
+               begin();
+               o.model_name = name;
+           },
+           "The model is this file or folder (default 124M) ...")
+        ->type_name("NAME")
+        ->group(group)
+        ->excludes("--model");
+    app.add_option_function<std::string>(
+           "--models-dir",
+           [&o, begin](const std::string& folder) {
+               begin();
+               o.models_dir = folder;
+           },
+           "... in this folder (default models)")
+        ->type_name("FOLDER")
+        ->group(group)
+        ->excludes("--model");
+    app.add_flag_callback(
+           "--unconditional",
+           [&o, begin] {
+               begin();
+               o.unconditional = true;
+           },
+           "Write texts without a prompt, until Ctrl-C or --nsamples")
+        ->group(group)
+        ->excludes("prompt")
+        ->excludes("--prompt-file")
+        ->excludes("--interactive");
+}
+
 void add_output(CLI::App& app, Options& o) {
     const std::string group = "Output";
     app.add_flag("--echo", o.echo, "Print the prompt before the text")->group(group);
@@ -315,6 +374,19 @@ bool any_given(const CLI::App& app, std::initializer_list<const char*> names) {
     return std::any_of(names.begin(), names.end(), [&](const char* name) { return app.count(name) > 0; });
 }
 
+/// A converted file or a Hugging Face directory, where the original has its checkpoint.
+std::filesystem::path original_model(const std::filesystem::path& folder, const std::string& name) {
+    const std::filesystem::path path = folder / name;
+    std::filesystem::path file = path;
+    file += ".safetensors";
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored) && !std::filesystem::exists(file, ignored)) {
+        throw UsageError("found neither " + path.string() + " nor " + file.string() +
+                         "; tools/convert_weights.py makes the latter of an original checkpoint");
+    }
+    return std::filesystem::exists(file, ignored) ? file : path;
+}
+
 /// Options of several parts.
 void complete_processors(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
@@ -340,6 +412,29 @@ void complete_processors(const CLI::App& app, Options& o) {
     }
 }
 
+/// What the original's options mean together.
+void complete_original(const CLI::App& app, Options& o) {
+    if (app.count("--preset") > 0) {
+        throw UsageError(
+            "--preset is given beside an option of the original's scripts, which are the preset openai "
+            "(--length, --model-name, --models-dir, --unconditional); expected one of them");
+    }
+    if (o.length) {
+        o.generation.max_new_tokens = *o.length;
+    } else if (app.count("--max-new-tokens") > 0) {
+        o.length = o.generation.max_new_tokens;
+    }
+    if (!o.model_name.empty() || !o.models_dir.empty()) {
+        o.model = original_model(o.models_dir.empty() ? "models" : o.models_dir,
+                                 o.model_name.empty() ? "124M" : o.model_name);
+    }
+    const bool has_prompt = o.prompt || o.prompt_file || o.unconditional || o.verify;
+    o.interactive = !has_prompt;
+    if (o.unconditional && !o.n) {
+        o.n = 0;
+    }
+}
+
 /// What the options mean together.
 void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
@@ -350,19 +445,23 @@ void complete(const CLI::App& app, Options& o) {
         app.get_options([](const CLI::Option* option) { return option->get_group() == drawing; });
     const bool none_given = std::all_of(options.begin(), options.end(),
                                         [](const CLI::Option* option) { return option->count() == 0; });
-    if (g.do_sample && none_given && app.count("--preset") == 0) {
+    if (g.do_sample && none_given && app.count("--preset") == 0 && !o.original) {
         g.temperature = 0.8f;
         g.top_k = 40;
     }
-    if (o.n < 1) {
-        throw UsageError("--n is " + std::to_string(o.n) + ", expected 1 or more");
+    if (o.original) {
+        complete_original(app, o);
+    }
+    if (const std::int64_t least = o.unconditional ? 0 : 1; o.n.value_or(least) < least) {
+        throw UsageError("--n is " + std::to_string(*o.n) + ", expected " + std::to_string(least) +
+                         " or more");
     }
     if (o.threads && *o.threads < 1) {
         throw UsageError("--threads is " + std::to_string(*o.threads) + ", expected 1 or more");
     }
     if (o.n > 1 && (!g.do_sample || g.temperature == 0.0f)) {
         throw UsageError(
-            "--n " + std::to_string(o.n) +
+            "--n " + std::to_string(*o.n) +
             " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
@@ -389,8 +488,10 @@ std::optional<Options> parse(int argc, char** argv) {
     app.option_defaults()->take_last();
     add_input(app, o);
     add_preset(app, o); // first: what comes after it is set after it
+    add_original(app, o);
     add_generation(app, o);
     app.get_option("--preset")->excludes("--greedy");
+    app.get_option("--length")->excludes("--max-new-tokens");
     add_drawing(app, o);
     add_penalties(app, o);
     add_words(app, o);

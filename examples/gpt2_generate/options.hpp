@@ -26,8 +26,13 @@ struct Options {
     std::string kv_dtype = "auto";
     std::optional<std::int64_t> threads;
     std::vector<std::size_t> processors; ///< one thread on each; empty: wherever the system puts them
-    std::int64_t n = 1;                  ///< samples
-    std::string overflow = "error";      ///< or slide
+    std::optional<std::int64_t> n;       ///< texts; 0: without end
+    bool original = false;      ///< as the scripts of openai/gpt-2, since one of their options is given
+    bool unconditional = false; ///< no prompt
+    std::string models_dir;     ///< of the original's options; they become `model`
+    std::string model_name;
+    std::optional<std::int64_t> length; ///< max_new_tokens; none with `original`: by the context
+    std::string overflow = "error";     ///< or slide
     bool interactive = false;
     bool echo = false;
     bool json = false;
