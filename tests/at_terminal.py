@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """usage: at_terminal.py QUESTION LINE... -- PROGRAM [ARGUMENT...]
 
-Runs a program at a terminal of its own. Each time that it asks QUESTION it gets the next line, which may
-have keys in it, and at last the end of input. Prints all that the terminal showed; the status is the program's.
+Runs a program at a terminal of its own. Each time that it asks QUESTION it gets the next line, which may have
+keys in it, and at last the end of input. Prints all that the terminal showed; the status is the program's.
 """
 
 import os
