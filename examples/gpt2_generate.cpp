@@ -2,6 +2,7 @@
 #include "common/command_line.hpp"
 #include "common/line_reader.hpp"
 #include "common/terminal.hpp"
+#include "gpt2_generate/attention_page.hpp"
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
 
@@ -138,11 +139,9 @@ public:
             std::cerr << profile_->table();
         }
         if (options_.profile_trace) {
-            std::ofstream file(*options_.profile_trace, std::ios::binary | std::ios::trunc);
-            profile_->write_chrome_trace(file);
-            if (!file.flush()) {
-                throw gpt2::FileError("cannot write \"" + options_.profile_trace->string() + '"');
-            }
+            std::ostringstream trace;
+            profile_->write_chrome_trace(trace);
+            write_file(*options_.profile_trace, trace.str());
         }
     }
 
@@ -152,6 +151,11 @@ public:
         gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
         if (options_.kv_dtype != "auto") {
             how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+        }
+        const auto recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
+        if (options_.attention_page) {
+            require_page(tokens.size());
+            how.observer = recorder;
         }
         gpt2::Session session(model_, how);
         machine_.kv_dtype = to_string(session.kv_dtype());
@@ -165,6 +169,11 @@ public:
         }
         if (options_.original && !options_.unconditional && !options_.json) {
             print(std::string(80, '=') + "\n");
+        }
+        if (options_.attention_page) {
+            write_file(*options_.attention_page,
+                       attention_page(machine_.model, model_.config(), model_.tokenizer(), session.tokens(),
+                                      *recorder));
         }
         return 0;
     }
@@ -182,6 +191,24 @@ private:
             print(bar + " SAMPLE " + std::to_string(i) + " " + bar + "\n");
         } else if (n > 1) {
             print("=== " + std::to_string(i) + " of " + std::to_string(n) + " ===\n");
+        }
+    }
+
+    static void write_file(const std::filesystem::path& path, std::string_view text) {
+        std::ofstream file(path, std::ios::binary | std::ios::trunc);
+        file << text;
+        if (!file.flush()) {
+            throw gpt2::FileError("cannot write \"" + path.string() + '"');
+        }
+    }
+
+    void require_page(std::size_t prompt_tokens) const {
+        const std::size_t most = most_tokens_of_page(model_.config());
+        const std::size_t n = prompt_tokens + static_cast<std::size_t>(config_.max_new_tokens);
+        if (n > most) {
+            throw UsageError("--attention-html: expected at most " + std::to_string(most) +
+                             " tokens of this model, found a prompt of " + std::to_string(prompt_tokens) +
+                             " and --max-new-tokens " + std::to_string(config_.max_new_tokens));
         }
     }
 
@@ -218,7 +245,8 @@ private:
     [[nodiscard]] gpt2::StreamCallback callback() const {
         return [this](const gpt2::GeneratedToken& token) {
             if (!options_.json && !token.text.empty()) {
-                print(token.text);
+                print(options_.show_probabilities ? coloured(token.text, *token.logprob)
+                                                  : std::string(token.text));
             }
             return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
         };
@@ -230,7 +258,10 @@ private:
             return;
         }
         print("\n");
-        if (config_.logprobs) {
+        if (options_.show_probabilities) {
+            std::cerr << colours_text();
+        }
+        if (options_.logprobs) {
             print(logprobs_text(sample, model_.tokenizer()));
         }
         if (options_.stats) {

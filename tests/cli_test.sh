@@ -279,6 +279,26 @@ contains "--stats" "$err" "KV cache float16, " # as the weights are
 for part in "load " "time to first token" "ms per token" "tokens/s" "GB/s" "memory " "finished   length, seed 42"; do
     contains "--stats" "$err" "$part"
 done
+run --greedy --max-new-tokens 8 "$prompt"
+plain=$out
+run --greedy --max-new-tokens 8 --show-probabilities "$prompt"
+equal "--show-probabilities without colours" "$(sed 's/\x1b\[[0-9;]*m//g' out.txt)" "$plain"
+contains "--show-probabilities" "$out" $'\e[38;5;'
+contains "what the colours mean" "$err" "at least 50 %"
+run --greedy --max-new-tokens 8 --attention-html page.html "$prompt"
+equal "text beside --attention-html" "$out" "$plain"
+contains "--attention-html" "$(head -c 200 page.html)" "<!DOCTYPE html>"
+# One byte for each weight of the triangle.
+shape=$(sed -n 's/^const data = .*"layers":\([0-9]*\),"heads":\([0-9]*\),.*"weights":"\([^"]*\)"};$/\1 \2 \3/p' page.html)
+read -r layers heads weights <<<"$shape"
+n=$(grep -o '"tokens":\[[^]]*\]' page.html | head -1 | grep -o '","' | wc -l)
+equal "weights of the page" "$(base64 -d <<<"$weights" | wc -c)" $((layers * heads * (n + 1) * (n + 2) / 2))
+refused 2 "excludes" --show-probabilities --json "$prompt"
+refused 2 "--attention-html shows one text" --attention-html page.html --n 2 "$prompt"
+refused 2 "--attention-html shows positions as they are" --attention-html page.html --overflow slide "$prompt"
+run --attention-html no-such-folder/page.html --max-new-tokens 1 "$prompt"
+equal "status of a page that cannot be written" "$status" 1
+contains "a page that cannot be written" "$err" "cannot write"
 run --greedy --max-new-tokens 8 --logprobs "$prompt"
 contains "--logprobs" "$out" "8 tokens, log p -"
 run --greedy --max-new-tokens 8 --json --logprobs --stats "$prompt"

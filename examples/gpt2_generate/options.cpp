@@ -310,8 +310,16 @@ void add_output(CLI::App& app, Options& o) {
     app.add_flag("--json", o.json, "Print one JSON object for each text, on one line, when it is complete")
         ->group(group)
         ->excludes("--echo");
-    app.add_flag("--logprobs", o.generation.logprobs, "Print the log-probability of each token")
-        ->group(group);
+    app.add_flag("--logprobs", o.logprobs, "Print the log-probability of each token")->group(group);
+    app.add_flag("--show-probabilities", o.show_probabilities,
+                 "Colour each token by its probability, from green to red")
+        ->group(group)
+        ->excludes("--json");
+    app.add_option("--attention-html", o.attention_page,
+                   "Write a page that shows which tokens each token looked at")
+        ->type_name("FILE")
+        ->group(group)
+        ->excludes("--interactive");
     app.add_flag("--stats", o.stats, "Print times, speed, memory and bandwidth")->group(group);
     app.add_flag("--profile", o.profile, "Print where the time goes, layer by layer")
         ->group(group)
@@ -440,6 +448,7 @@ void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
     g.overflow = o.overflow == "slide" ? gpt2::Overflow::slide : gpt2::Overflow::error;
     g.do_sample = app.count("--greedy") == 0;
+    g.logprobs = o.logprobs || o.show_probabilities;
     complete_processors(app, o);
     const auto options =
         app.get_options([](const CLI::Option* option) { return option->get_group() == drawing; });
@@ -467,6 +476,15 @@ void complete(const CLI::App& app, Options& o) {
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
                          "without --top-k or --greedy");
+    }
+    if (o.attention_page && (o.interactive || o.n.value_or(1) != 1)) {
+        throw UsageError("--attention-html shows one text, but " +
+                         (o.interactive ? std::string("prompts are asked for")
+                                        : "--n is " + std::to_string(*o.n)));
+    }
+    if (o.attention_page && o.overflow != "error") {
+        throw UsageError("--attention-html shows positions as they are, but --overflow " + o.overflow +
+                         " lets them start again");
     }
     // What needs no model is checked before one is loaded.
     gpt2::Config any;

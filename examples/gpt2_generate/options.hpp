@@ -37,8 +37,11 @@ struct Options {
     bool echo = false;
     bool json = false;
     bool stats = false;
-    bool verify = false;     ///< and no text
-    bool huge_pages = false; ///< Residency::huge_pages
+    bool verify = false;                                 ///< and no text
+    bool huge_pages = false;                             ///< Residency::huge_pages
+    bool logprobs = false;                               ///< a table of them
+    bool show_probabilities = false;                     ///< in colours
+    std::optional<std::filesystem::path> attention_page; ///< file to write
     bool profile = false;
     std::optional<std::filesystem::path> profile_trace; ///< file to write
     gpt2::GenerationConfig generation;

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -28,6 +29,17 @@ std::string screening_text(const gpt2::Screening& s) {
     const auto tokens = static_cast<double>(s.tokens);
     return format("screening  %zu tokens, for each %.1f of %.0f panels of the output head computed exactly\n",
                   s.tokens, static_cast<double>(s.panels) / tokens, static_cast<double>(s.all) / tokens);
+}
+
+/// Probabilities from which on a colour of the 256 of a terminal holds.
+struct Colour {
+    double least;
+    int number;
+};
+constexpr Colour colours[] = {{0.5, 34}, {0.2, 70}, {0.1, 142}, {0.05, 178}, {0.01, 172}, {0.0, 160}};
+
+std::string in_colour(int number, std::string_view text) {
+    return "\x1b[38;5;" + std::to_string(number) + "m" + std::string(text) + "\x1b[0m";
 }
 
 double per_second(double seconds) {
@@ -64,6 +76,22 @@ std::string stats_text(const Machine& machine, const Sample& sample) {
                       static_cast<unsigned long long>(sample.number));
     }
     return out + "\n";
+}
+
+std::string coloured(std::string_view text, float logprob) {
+    const double p = std::exp(static_cast<double>(logprob));
+    const Colour* const found =
+        std::ranges::find_if(colours, [p](const Colour& colour) { return p >= colour.least; });
+    return in_colour(found->number, text);
+}
+
+std::string colours_text() {
+    std::string out = "probability";
+    for (const Colour& colour : colours) {
+        const std::string name = colour.least > 0.0 ? format("at least %g %%", colour.least * 100.0) : "less";
+        out += ' ' + in_colour(colour.number, name);
+    }
+    return out + '\n';
 }
 
 std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer) {

@@ -38,5 +38,11 @@ struct Sample {
 /// A table of tokens and their log-probabilities.
 [[nodiscard]] std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer);
 
+/// A text in the colour of its probability, for a terminal.
+[[nodiscard]] std::string coloured(std::string_view text, float logprob);
+
+/// One line that says what the colours mean.
+[[nodiscard]] std::string colours_text();
+
 /// One line, with its end. Bytes that are not UTF-8 become U+FFFD.
 [[nodiscard]] std::string json_line(const Machine& machine, const Sample& sample, bool with_stats);

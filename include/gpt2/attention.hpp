@@ -4,6 +4,7 @@
 #include "gpt2/config.hpp"
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/linear.hpp"
+#include "gpt2/observer.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,6 +25,7 @@ struct Row {
     std::size_t position = 0;
     KvCache* cache = nullptr; ///< of the token's sequence, filled up to the first of its rows
     bool wants_logits = false;
+    Observer* observer = nullptr; ///< of the token's sequence, if it has one
 };
 
 /// Rows of one sequence that go through attention together: up to 16, within a multiple of 16 positions.

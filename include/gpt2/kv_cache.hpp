@@ -3,6 +3,7 @@
 
 #include "gpt2/config.hpp"
 #include "gpt2/error.hpp"
+#include "gpt2/float16.hpp"
 #include "gpt2/huge_pages.hpp"
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/tensor.hpp"
@@ -10,6 +11,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
+#include <span>
 #include <string_view>
 
 /// @file
@@ -42,6 +45,7 @@ public:
     }
 
     [[nodiscard]] KvDtype dtype() const noexcept { return dtype_; }
+    [[nodiscard]] std::size_t head_size() const noexcept { return head_size_; }
 
     /// Bytes that attention reads at a depth of @p n positions, all layers.
     [[nodiscard]] std::size_t bytes_read(std::size_t n) const noexcept {
@@ -65,6 +69,23 @@ public:
         if (!kernels.write_kv[static_cast<std::size_t>(dtype_)](args)) {
             report(layer, args.keys, args);
             report(layer, args.values, args);
+        }
+    }
+
+    /// The key [D] of a position that has been written. For a look inside; attend() reads many at once.
+    void read_key(std::size_t layer, std::size_t head, std::size_t position, std::span<float> key) const {
+        const std::byte* const block = memory_[position / kernels::kv_block][layer * n_head_ + head].data();
+        const std::size_t lane = position % 16;
+        const std::size_t group = position % kernels::kv_block / 16;
+        for (std::size_t d = 0; d < head_size_; ++d) { // [4][D][16], as kernels::AttendArgs says
+            const std::byte* const from = block + ((group * head_size_ + d) * 16 + lane) * element_size();
+            if (dtype_ == KvDtype::float16) {
+                half value;
+                std::memcpy(&value, from, sizeof value);
+                key[d] = static_cast<float>(value);
+            } else {
+                std::memcpy(&key[d], from, sizeof key[d]);
+            }
         }
     }
 

@@ -195,7 +195,7 @@ private:
 };
 
 inline Session::Session(const Gpt2Model& model, const SessionOptions& options)
-    : Session(model.state_, detail::pool_or_default(options.pool), options.profile,
+    : Session(model.state_, detail::pool_or_default(options.pool), options.profile, options.observer,
               options.kv_dtype.value_or(model.state_->transformer.is_float32() ? KvDtype::float32
                                                                                : KvDtype::float16)) {}
 

@@ -8,6 +8,7 @@
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
+#include "gpt2/observer.hpp"
 #include "gpt2/profile.hpp"
 #include "gpt2/thread_pool.hpp"
 
@@ -60,6 +61,7 @@ struct SessionOptions {
     /// rounding is no coarser than theirs (docs/attention.md).
     std::optional<KvDtype> kv_dtype{};
     std::shared_ptr<Profile> profile{}; ///< gets the times of all passes that this session begins; null: none
+    std::shared_ptr<Observer> observer{}; ///< is told of this session's rows in every pass; null: none
 };
 
 /// One sequence of tokens with its KV cache. One caller at a time; different sessions of a model may run
@@ -122,9 +124,10 @@ public:
     }
 
     /// A second session that holds the same tokens and logits, on the same pool; from here on each goes its
-    /// own way. Copies the keys and values of the tokens, which is far less work than computing them.
+    /// own way, the new one without an observer. Copies the keys and values of the tokens, which is far less
+    /// work than computing them.
     [[nodiscard]] Session fork() const {
-        Session copy(model_, pool_, profile_, cache_.dtype());
+        Session copy(model_, pool_, profile_, nullptr, cache_.dtype());
         copy.cache_.copy_prefix(cache_, position());
         copy.tokens_.assign(tokens_.begin(), tokens_.end());
         copy.logits_ = logits_;
@@ -142,9 +145,9 @@ private:
     friend void forward(std::span<const BatchItem>);
 
     Session(std::shared_ptr<const detail::ModelState> model, std::shared_ptr<ThreadPool> pool,
-            std::shared_ptr<Profile> profile, KvDtype kv_dtype)
+            std::shared_ptr<Profile> profile, std::shared_ptr<Observer> observer, KvDtype kv_dtype)
         : model_(std::move(model)), pool_(std::move(pool)), profile_(std::move(profile)),
-          cache_(model_->transformer.config, kv_dtype) {
+          observer_(std::move(observer)), cache_(model_->transformer.config, kv_dtype) {
         tokens_.reserve(model_->transformer.config.n_positions);
     }
 
@@ -185,6 +188,7 @@ private:
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
     std::shared_ptr<Profile> profile_;
+    std::shared_ptr<Observer> observer_;
     KvCache cache_;
     std::vector<TokenId> tokens_; ///< with room for all positions from the beginning
     Workspace workspace_;
@@ -253,7 +257,8 @@ inline std::vector<Row> Session::rows_of(std::span<const BatchItem> items) {
                 {.token = item.tokens[i],
                  .position = item.session->position() + i,
                  .cache = &item.session->cache_,
-                 .wants_logits = item.logits == Logits::all || (item.logits == Logits::last && last)});
+                 .wants_logits = item.logits == Logits::all || (item.logits == Logits::last && last),
+                 .observer = item.session->observer_.get()});
         }
     }
     return rows;
@@ -405,7 +410,7 @@ inline std::optional<Session> Session::unguided_session(const GenerationConfig& 
     if (!sampling::is_set(config, sampling::ProcessorKind::guidance_scale) || config.max_new_tokens == 0) {
         return std::nullopt;
     }
-    Session session(model_, pool_, profile_, kv_dtype());
+    Session session(model_, pool_, profile_, nullptr, kv_dtype());
     const std::span<const TokenId> negative(config.negative_prompt_ids);
     session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1) : negative,
                    config.overflow);
@@ -437,7 +442,7 @@ inline Screening Session::write(Generation& generation, Overflow overflow, Sessi
     };
     try {
         while (const auto token = next()) {
-            const auto wanted = screen ? generation.candidates() : std::nullopt;
+            const auto wanted = screen && observer_ == nullptr ? generation.candidates() : std::nullopt;
             if (!wanted || position() == model_->transformer.config.n_positions) {
                 screened = false;
                 extend_both(*token, unguided, overflow);

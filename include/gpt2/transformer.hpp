@@ -6,6 +6,7 @@
 #include "gpt2/layer_norm.hpp"
 #include "gpt2/linear.hpp"
 #include "gpt2/mlp.hpp"
+#include "gpt2/observe.hpp"
 #include "gpt2/screened_head.hpp"
 
 #include <algorithm>
@@ -54,16 +55,21 @@ struct Transformer {
         const std::size_t C = config.n_embd;
         float* const x = work.x.data();
         float* const normed = work.normed.data();
+        detail::Observation observation(rows);
 
         embed(compute, rows, x);
+        observation.hidden_states(0, work.x);
         for (std::size_t layer = 0; layer < h.size(); ++layer) {
             const Profile::Span span(compute.profile, "h", layer);
             const Block& block = h[layer];
             block.ln_1.forward(compute, x, rows.size(), normed);
             block.attn.forward(compute, layer, rows, normed, x, work);
+            observation.attention(compute, layer, block.attn, work);
             block.ln_2.forward(compute, x, rows.size(), normed);
             block.mlp.forward(compute, normed, rows.size(), x, work.inner.data(), work.packed);
+            observation.hidden_states(layer + 1, work.x);
         }
+        observation.last_hidden_states(compute, ln_f, work.x);
 
         std::size_t wanted = 0;
         for (std::size_t row = 0; row < rows.size(); ++row) {
@@ -80,6 +86,7 @@ struct Transformer {
             screen->forward(compute, lm_head, normed, screening->wanted, screening->state);
         } else if (wanted != 0) {
             lm_head.forward(compute, normed, wanted, logits, kernels::Epilogue::store, work.packed);
+            observation.logits(logits, config.vocab_size);
         }
     }
 

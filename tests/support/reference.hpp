@@ -86,6 +86,13 @@ struct Chain {
 
 } // namespace detail
 
+/// What lies between tokens and logits.
+struct Inside {
+    std::vector<Estimate> hidden_states;      ///< [n_layer + 1] of [T, C]
+    std::vector<Estimate> last_hidden_states; ///< one, behind ln_f
+    std::vector<Estimate> attention;          ///< [n_layer * H] of [T, T], 0 above the diagonal
+};
+
 /// A model in float64.
 class Reference {
 public:
@@ -107,15 +114,23 @@ public:
 
     /// @returns the logits [T - first, V] after tokens first, first + 1, ... of a sequence that begins with
     ///          @p tokens[0]
+    /// @param inside  if not null, receives what lies between
     [[nodiscard]] Estimate logits(std::span<const TokenId> tokens, std::size_t first,
-                                  KvDtype cache = KvDtype::float32) const {
+                                  KvDtype cache = KvDtype::float32, Inside* inside = nullptr) const {
         Estimate x = embeddings(tokens);
         for (std::size_t layer = 0; layer < config_.n_layer; ++layer) {
+            if (inside != nullptr) {
+                inside->hidden_states.push_back(x);
+            }
             const std::string name = gpt2::detail::concat("h.", layer, '.');
             const Estimate qkv = linear(layer_norm(x, name + "ln_1"), name + "attn.c_attn");
-            add(x, linear(attention(qkv, layer, cache), name + "attn.c_proj"));
+            add(x, linear(attention(qkv, layer, cache, inside), name + "attn.c_proj"));
             const Estimate inner = linear(layer_norm(x, name + "ln_2"), name + "mlp.c_fc");
             add(x, linear(activation(inner), name + "mlp.c_proj"));
+        }
+        if (inside != nullptr) {
+            inside->hidden_states.push_back(x);
+            inside->last_hidden_states.push_back(layer_norm(x, "ln_f"));
         }
         const auto from = static_cast<Eigen::Index>(first);
         Estimate wanted(x.value.rows() - from, x.value.cols());
@@ -265,7 +280,8 @@ private:
     }
 
     /// softmax(Q K^T / sqrt(D)) V per head, causal; x is [T, 3 C]: queries, keys, values.
-    [[nodiscard]] Estimate attention(const Estimate& x, std::size_t layer, KvDtype cache) const {
+    [[nodiscard]] Estimate attention(const Estimate& x, std::size_t layer, KvDtype cache,
+                                     Inside* inside) const {
         const auto C = static_cast<Eigen::Index>(config_.n_embd);
         const auto D = static_cast<Eigen::Index>(config_.head_size());
         double scale = config_.scale_attn_weights ? 1.0 / std::sqrt(static_cast<double>(D)) : 1.0;
@@ -283,8 +299,11 @@ private:
         }
         Estimate y(x.value.rows(), C);
         for (Eigen::Index head = 0; head < C; head += D) {
+            if (inside != nullptr) {
+                inside->attention.emplace_back(x.value.rows(), x.value.rows());
+            }
             for (Eigen::Index t = 0; t < x.value.rows(); ++t) {
-                attend(q, kv, head, D, t, y);
+                attend(q, kv, head, D, t, y, inside);
             }
         }
         return y;
@@ -292,7 +311,7 @@ private:
 
     /// One query of one head.
     static void attend(const Estimate& q, const Estimate& kv, Eigen::Index head, Eigen::Index D,
-                       Eigen::Index t, Estimate& y) {
+                       Eigen::Index t, Estimate& y, Inside* inside) {
         const Eigen::Index C = q.value.cols();
         Vector score(t + 1);
         Vector error(t + 1); // variance of each score, and so of the logarithm of each weight
@@ -314,6 +333,12 @@ private:
                  (blocks - 1.0) * (detail::rounding(range * range + 1.0) + detail::exp_variance);
         Vector p = below.exp();
         p /= p.sum();
+        if (inside != nullptr) { // d p_j / d score_k = p_j ((j = k) - p_k), and one rounding of the result
+            Estimate& weights = inside->attention.back();
+            weights.value.row(t).head(t + 1) = p;
+            weights.variance.row(t).head(t + 1) =
+                p.square() * ((1.0 - 2.0 * p) * error + (p.square() * error).sum() + detail::rounding(1.0));
+        }
         for (Eigen::Index d = head; d < head + D; ++d) {
             detail::Chain chain;
             for (Eigen::Index j = 0; j <= t; ++j) {
