@@ -94,6 +94,8 @@ refused 2 "processors: expected those that this thread may run on" --processors 
 refused 2 "found q4" --weights q4 "$prompt"
 refused 2 "found bf16" --kv-dtype bf16 "$prompt"
 refused 2 "expected error or slide, found 1" --overflow 1 "$prompt"
+refused 2 "max_time is -1, expected a number of seconds" --max-time -1 "$prompt"
+refused 2 "max_time is nan" --max-time nan "$prompt"
 refused 2 "stop_strings[1] is empty" --stop a --stop "" "$prompt"
 refused 2 "eos_token_id is 99999999" --eos-token-id 99999999 "$prompt"
 refused 2 "ignore_eos" --eos-token-id 1 --ignore-eos "$prompt"
@@ -258,6 +260,10 @@ run --seed 42 --max-new-tokens 24 --json --stop "not in it" --stop "$stop" "$pro
 contains "--stop in json" "$out" '"finish_reason":"stop_string","stop_string":"'
 run --max-new-tokens 0 "$prompt"
 equal "no new tokens" "$status:$out" "0:"
+run --max-time 0 --json "$prompt"
+contains "no time" "$out" '"text":"","finish_reason":"max_time","prompt_tokens":'
+run --seed 42 --max-new-tokens 24 --max-time 1e6 "$prompt"
+equal "time enough" "$out" "$text"
 run --seed 1 --overflow slide --max-new-tokens 600 --json "$prompt"
 equal "status of --overflow slide" "$status" 0
 equal "tokens of --overflow slide" "$(tokens_of | tr ',' '\n' | grep -c .)" 600

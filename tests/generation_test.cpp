@@ -319,6 +319,9 @@ TEST_CASE("options that mean nothing are refused, both named where two contradic
     refused({.min_p = 0.1f}, "min_p is set but has no effect while do_sample is false");
     refused({.seed = 42}, "seed is set but has no effect while do_sample is false");
     refused({.sample = 1}, "sample is set but has no effect while do_sample is false");
+    refused({.max_time = -0.5}, "max_time is -0.5, expected a number of seconds, 0 or more");
+    refused({.max_time = std::numeric_limits<double>::quiet_NaN()},
+            "max_time is nan, expected a number of seconds, 0 or more");
 }
 
 TEST_CASE("options at their ends are accepted") {
@@ -367,4 +370,5 @@ TEST_CASE("finish reasons have names") {
     CHECK(gpt2::to_string(FinishReason::eos) == "eos");
     CHECK(gpt2::to_string(FinishReason::stop_string) == "stop_string");
     CHECK(gpt2::to_string(FinishReason::callback) == "callback");
+    CHECK(gpt2::to_string(FinishReason::max_time) == "max_time");
 }

@@ -90,6 +90,8 @@ void add_generation(CLI::App& app, Options& o) {
         ->transform(whole);
     add("--min-new-tokens", g.min_new_tokens, "N", "The model does not end the text before N tokens")
         ->transform(whole);
+    add("--max-time", g.max_time, "SECONDS", "End each text after so many seconds (default: no limit)")
+        ->transform(number());
     auto* greedy = app.add_flag("--greedy")->description("Always take the most probable token")->group(group);
     app.add_flag("--do-sample")
         ->description("Draw tokens at random; the default")

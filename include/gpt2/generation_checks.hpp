@@ -273,6 +273,10 @@ inline void validate(const GenerationConfig& config, const Config& model) {
         throw OptionError(
             concat("overflow is ", static_cast<int>(config.overflow), ", expected error or slide"));
     }
+    if (config.max_time && !(*config.max_time >= 0.0)) {
+        throw OptionError(
+            concat("max_time is ", *config.max_time, ", expected a number of seconds, 0 or more"));
+    }
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
 }

@@ -119,6 +119,9 @@ struct GenerationConfig {
     /// Names of options in the order in which they come to the logits, all that are set among them; empty:
     /// Hugging Face's order, sampling::ProcessorKind.
     std::vector<std::string> processor_order{};
+    /// Seconds from the start of generate(), 0 or more, after which no further token is begun. A token that
+    /// is under way then is given up within the work of one layer; in the prompt there may be none at all.
+    std::optional<double> max_time{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.
