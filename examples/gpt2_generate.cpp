@@ -186,6 +186,8 @@ private:
         int signal = 0;
         {
             const InterruptScope scope;
+            const StopOnSignal stop;
+            config_.cancellation = stop.token();
             sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
             signal = InterruptScope::signal();
         }
@@ -199,7 +201,7 @@ private:
             if (!options_.json && !token.text.empty()) {
                 print(token.text);
             }
-            return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
+            return gpt2::Flow::proceed;
         };
     }
 

@@ -371,4 +371,5 @@ TEST_CASE("finish reasons have names") {
     CHECK(gpt2::to_string(FinishReason::stop_string) == "stop_string");
     CHECK(gpt2::to_string(FinishReason::callback) == "callback");
     CHECK(gpt2::to_string(FinishReason::max_time) == "max_time");
+    CHECK(gpt2::to_string(FinishReason::cancelled) == "cancelled");
 }

@@ -18,7 +18,9 @@
 #include <limits>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 using gpt2::BatchItem;
@@ -79,6 +81,16 @@ struct CountingClock {
         return interrupt;
     }
 };
+
+/// Requests the stop when the token of this index is there.
+gpt2::StreamCallback stop_at(std::stop_source& source, std::size_t index) {
+    return [&source, index](const GeneratedToken& token) {
+        if (token.index == index) {
+            source.request_stop();
+        }
+        return Flow::proceed;
+    };
+}
 
 /// Layers that the passes of a session have begun.
 std::size_t layers(const Profile& profile) {
@@ -266,6 +278,201 @@ TEST_CASE("max_time that is not over changes nothing") {
     }
 }
 
+TEST_CASE("cancelled before it begins: no work") {
+    std::stop_source source;
+    source.request_stop();
+    const auto before = tokens(9);
+    const auto more = tokens(5, 2);
+    const auto profile = std::make_shared<Profile>();
+    Session session(model(), {.pool = nullptr, .kv_dtype = {}, .profile = profile});
+    session.forward(before);
+    profile->clear();
+    GenerationConfig config = some_text();
+    config.cancellation = source.get_token();
+    SUBCASE("alone") {}
+    SUBCASE("and max_time is over: the request counts") {
+        config.max_time = 0.0;
+    }
+    for (const auto& prompt : {more, std::vector<TokenId>()}) {
+        const auto result = session.generate(prompt, config);
+        CHECK(result.finish_reason == FinishReason::cancelled);
+        CHECK(result.tokens.empty());
+        CHECK(result.prompt_tokens == prompt.size());
+    }
+    try {
+        session.forward(more, {.cancellation = source.get_token()});
+        FAIL_CHECK("nothing was thrown");
+    } catch (const Interrupted& interrupted) {
+        CHECK(interrupted.cause() == InterruptCause::cancelled);
+    }
+    CHECK(layers(*profile) == 0);
+    check_like_fresh(model(), session, before);
+    config.max_new_tokens = -1; // an option that makes no sense is one all the same
+    CHECK_THROWS_AS((void)session.generate(more, config), gpt2::OptionError);
+}
+
+TEST_CASE("a callback requests the stop: the text up to its token") {
+    const auto prompt = tokens(20);
+    for (const bool logprobs : {false, true}) {
+        GenerationConfig config = some_text();
+        config.logprobs = logprobs;
+        std::stop_source source;
+        GenerationConfig with = config;
+        with.cancellation = source.get_token();
+        const auto profile = std::make_shared<Profile>();
+        Session session(model(), {.pool = nullptr, .kv_dtype = {}, .profile = profile});
+        const auto result = session.generate(prompt, with, stop_at(source, 4));
+        CHECK(result.tokens.size() == 5);
+        CHECK(layers(*profile) == 5 * n_layer); // the prompt and four tokens
+        check_begin_of(result, FinishReason::cancelled, session, prompt, config);
+    }
+}
+
+TEST_CASE("a stop that is requested with the last token comes too late") {
+    const auto prompt = tokens(20);
+    std::stop_source source;
+    GenerationConfig config = some_text();
+    config.cancellation = source.get_token();
+    Session session(model());
+    const auto result = session.generate(prompt, config, stop_at(source, 11));
+    CHECK(result.tokens.size() == 12);
+    check_begin_of(result, FinishReason::length, session, prompt, some_text());
+}
+
+TEST_CASE("a screened head: the logits are complete after a stop") {
+    const Gpt2Model screened = make(test::odd_config(), {.screen_head = true});
+    const auto prompt = tokens(20);
+    const GenerationConfig plain{.max_new_tokens = 12, .ignore_eos = true};
+    std::stop_source source;
+    GenerationConfig config = plain;
+    config.cancellation = source.get_token();
+    Session session(screened);
+    const auto result = session.generate(prompt, config, stop_at(source, 4));
+    CHECK(result.tokens.size() == 5);
+    CHECK(result.screening.tokens > 0);
+    check_begin_of(result, FinishReason::cancelled, session, prompt, plain);
+}
+
+TEST_CASE("a stop while the window slides leaves the session empty, and usable") {
+    gpt2::Config shape = test::odd_config();
+    shape.n_positions = 20;
+    const Gpt2Model small = make(shape);
+    std::stop_source source;
+    GenerationConfig config = some_text();
+    config.overflow = gpt2::Overflow::slide;
+    config.cancellation = source.get_token();
+    Session session(small);
+    const auto result =
+        session.generate(tokens(18), config, stop_at(source, 2)); // which finds the context full
+    CHECK(result.finish_reason == FinishReason::cancelled);
+    CHECK(result.tokens.size() == 3);
+    check_like_fresh(small, session, {});
+}
+
+TEST_CASE("guidance: a stop leaves the session of the prompt without the token") {
+    gpt2::Config shape = test::odd_config();
+    shape.n_positions = 30;
+    const Gpt2Model small = make(shape);
+    GenerationConfig config = some_text();
+    config.guidance_scale = 1.5f;
+    config.negative_prompt_ids = tokens(28, 3); // its session is full after two tokens
+    config.overflow = gpt2::Overflow::slide;
+    const auto prompt = tokens(10);
+    for (const std::size_t index : {1u, 2u}) {
+        CAPTURE(index);
+        std::stop_source source;
+        config.cancellation = source.get_token();
+        Session session(small);
+        const auto result = session.generate(prompt, config, stop_at(source, index));
+        CHECK(result.finish_reason == FinishReason::cancelled);
+        std::vector<TokenId> read = prompt;
+        read.insert(read.end(), result.tokens.begin(), result.tokens.end() - 1);
+        CHECK(read.size() == 10 + index);
+        check_like_fresh(small, session, read);
+    }
+}
+
+TEST_CASE("a stop of somebody else's pass, in a callback, is an exception like any other") {
+    std::stop_source source;
+    source.request_stop();
+    Session session(model());
+    Session other(model());
+    const auto interrupted = [&](const GeneratedToken&) {
+        other.forward(tokens(3), {.cancellation = source.get_token()});
+        return Flow::proceed;
+    };
+    CHECK_THROWS_AS((void)session.generate(tokens(5), some_text(), interrupted), Interrupted);
+}
+
+TEST_CASE("another thread requests the stop in the middle of a pass: it ends before the next layer") {
+    const auto prompt = tokens(20);
+    for (std::size_t look = 1; look <= n_layer; ++look) {
+        CAPTURE(look);
+        static std::stop_source* source = nullptr;
+        static std::size_t looks_left = 0;
+        std::stop_source here;
+        source = &here;
+        looks_left = look;
+        const Interrupt interrupt{
+            .cancellation = here.get_token(), .deadline = Interrupt::Clock::time_point::max(), .now = [] {
+                if (--looks_left == 0) {
+                    std::thread([] { source->request_stop(); }).join();
+                }
+                return Interrupt::Clock::time_point::min();
+            }};
+        const auto profile = std::make_shared<Profile>();
+        Session session(model(), {.pool = nullptr, .kv_dtype = {}, .profile = profile});
+        session.forward(prompt);
+        profile->clear();
+        CHECK_THROWS_AS((void)session.forward(tokens(5, 2), interrupt), Interrupted);
+        CHECK(layers(*profile) == look);
+        check_like_fresh(model(), session, prompt);
+    }
+}
+
+TEST_CASE("another thread requests the stop while a pass waits for its turn") {
+    const auto prompt = tokens(20);
+    const auto pool = std::make_shared<gpt2::ThreadPool>(2);
+    const auto profile = std::make_shared<Profile>();
+    std::stop_source source;
+    GenerationConfig config = some_text();
+    config.cancellation = source.get_token();
+    Session session(model(), {.pool = pool, .kv_dtype = {}, .profile = profile});
+    GenerationResult result;
+    std::thread worker;
+    {
+        const auto turn = pool->take_turn();
+        worker = std::thread([&] { result = session.generate(prompt, config); });
+        source.request_stop(); // wherever the worker is
+    }
+    worker.join();
+    CHECK(layers(*profile) == 0);
+    check_begin_of(result, FinishReason::cancelled, session, prompt, some_text());
+}
+
+TEST_CASE("another thread requests the stop at any time: the begin of the text, and the session goes on") {
+    const auto prompt = tokens(40);
+    const GenerationConfig config = some_text(30);
+    for (std::size_t begun = 0; begun < 40; begun += 3) { // layers; all are 90
+        CAPTURE(begun);
+        const auto profile = std::make_shared<Profile>();
+        std::stop_source source;
+        GenerationConfig with = config;
+        with.cancellation = source.get_token();
+        Session session(model(), {.pool = nullptr, .kv_dtype = {}, .profile = profile});
+        std::thread stopper([&] {
+            while (layers(*profile) < begun) {
+                std::this_thread::yield();
+            }
+            source.request_stop();
+        });
+        const GenerationResult result = session.generate(prompt, with);
+        stopper.join();
+        check_begin_of(result, result.tokens.size() == 30 ? FinishReason::length : FinishReason::cancelled,
+                       session, prompt, config);
+    }
+}
+
 TEST_CASE("deadlines") {
     using Clock = Interrupt::Clock;
     const Clock::time_point start{std::chrono::hours(10)};
@@ -279,5 +486,9 @@ TEST_CASE("deadlines") {
     config.max_time = std::numeric_limits<double>::infinity();
     CHECK_FALSE(gpt2::interrupt_of(config).possible());
     config.max_time = 1.0;
+    CHECK(gpt2::interrupt_of(config).possible());
+    const std::stop_source source;
+    config = {};
+    config.cancellation = source.get_token();
     CHECK(gpt2::interrupt_of(config).possible());
 }

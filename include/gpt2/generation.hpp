@@ -39,6 +39,7 @@ enum class FinishReason {
     stop_string, ///< one of stop_strings came up
     callback,    ///< the callback answered Flow::stop
     max_time,    ///< GenerationConfig::max_time was over
+    cancelled,   ///< GenerationConfig::cancellation asked for it
 };
 
 [[nodiscard]] constexpr std::string_view to_string(FinishReason reason) noexcept {
@@ -53,6 +54,8 @@ enum class FinishReason {
         return "callback";
     case FinishReason::max_time:
         return "max_time";
+    case FinishReason::cancelled:
+        return "cancelled";
     }
     return "unknown";
 }
@@ -121,7 +124,7 @@ namespace detail {
 
 /// What may end a text that begins now.
 [[nodiscard]] inline Interrupt interrupt_of(const GenerationConfig& config) noexcept {
-    Interrupt interrupt;
+    Interrupt interrupt{.cancellation = config.cancellation};
     if (config.max_time) {
         interrupt.deadline = deadline_after(Interrupt::Clock::now(), *config.max_time);
     }
@@ -219,8 +222,9 @@ public:
         try {
             std::forward<Part>(part)();
             return true;
-        } catch (const Interrupted&) {
-            end(FinishReason::max_time);
+        } catch (const Interrupted& interrupted) {
+            end(interrupted.cause() == InterruptCause::max_time ? FinishReason::max_time
+                                                                : FinishReason::cancelled);
             return false;
         }
     }

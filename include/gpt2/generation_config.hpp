@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -122,6 +123,9 @@ struct GenerationConfig {
     /// Seconds from the start of generate(), 0 or more, after which no further token is begun. A token that
     /// is under way then is given up within the work of one layer; in the prompt there may be none at all.
     std::optional<double> max_time{};
+    /// Ends the text when a stop is requested of its std::stop_source, which any thread may do at any time:
+    /// within the work of one layer, in the prompt too. The result is the text so far.
+    std::stop_token cancellation{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

@@ -92,8 +92,9 @@ public:
     /// @throws ContextError  if the prompt and max_new_tokens exceed n_positions, before any work, unless
     ///                       GenerationConfig::overflow says to slide
     /// @throws OptionError   as validate(const GenerationConfig&, const Config&); NumericError as forward
-    /// What was read before an exception, or before GenerationConfig::max_time was over, stays in the
-    /// session. Only what happens while the window slides leaves it empty, as the old keys are gone by then.
+    /// What was read before an exception, or before GenerationConfig::max_time or cancellation ended the
+    /// text, stays in the session; of a pass that was not completed it holds nothing. Only what ends while
+    /// the window slides leaves it empty, as the old keys are gone by then.
     GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {}) {
         return continue_prompt(prompt, config, callback);
