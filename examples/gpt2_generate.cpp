@@ -142,12 +142,14 @@ public:
 
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
-        const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
         gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
         if (options_.kv_dtype != "auto") {
             how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
         }
-        gpt2::Session session(model_, how);
+        gpt2::Session session = options_.load_session
+                                    ? gpt2::Session::restore(model_, *options_.load_session, how)
+                                    : gpt2::Session(model_, how);
+        const std::vector<gpt2::TokenId> tokens = context(session, prompt);
         machine_.kv_dtype = to_string(session.kv_dtype());
         for (std::int64_t i = 0; i < options_.n; ++i) {
             if (!options_.json && options_.n > 1) {
@@ -164,6 +166,18 @@ public:
 private:
     using Clock = std::chrono::steady_clock;
 
+    /// All tokens before the text.
+    [[nodiscard]] std::vector<gpt2::TokenId> context(const gpt2::Session& session,
+                                                     std::string_view prompt) const {
+        if (session.position() == 0) {
+            return model_.encode_prompt(prompt);
+        }
+        std::vector<gpt2::TokenId> tokens(session.tokens().begin(), session.tokens().end());
+        const std::vector<gpt2::TokenId> more = model_.tokenizer().encode(prompt);
+        tokens.insert(tokens.end(), more.begin(), more.end());
+        return tokens;
+    }
+
     [[nodiscard]] bool screening_helps() const {
         return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
             .candidates()
@@ -173,12 +187,13 @@ private:
     int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
                   std::uint64_t number) {
         Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
-        // Keys and values of the prompt are those of the text before, but for its last token, whose logits
-        // are needed; unless that text slid out of the context.
+        // What the session holds of the prompt, from the text before or from a file, need not be read again,
+        // but for the last token, whose logits are needed.
         const auto held = session.tokens();
-        sample.prompt_was_read =
-            held.size() >= tokens.size() && std::equal(tokens.begin(), tokens.end(), held.begin());
-        session.truncate(sample.prompt_was_read ? tokens.size() - 1 : 0);
+        const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
+        const auto known = static_cast<std::size_t>(same - tokens.begin());
+        sample.prompt_was_read = known == tokens.size();
+        session.truncate(std::min(known, tokens.size() - 1));
         config_.sample = config_.do_sample ? number : 0;
         if (options_.echo) {
             print(prompt);
@@ -193,7 +208,18 @@ private:
         }
         sample.interrupted = signal != 0;
         report(sample);
+        if (options_.save_session) {
+            save(session, sample.result);
+        }
         return signal;
+    }
+
+    /// With the last token, which no pass has read.
+    void save(gpt2::Session& session, const gpt2::GenerationResult& result) const {
+        if (!result.tokens.empty()) {
+            session.forward(std::span(result.tokens).last(1));
+        }
+        session.save(*options_.save_session);
     }
 
     [[nodiscard]] gpt2::StreamCallback callback() const {

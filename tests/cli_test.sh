@@ -245,6 +245,31 @@ equal "--sample 1 is the second of --n" "$out" "$second"
 contains "json" "$second" '"finish_reason":"length","prompt_tokens":'
 contains "json" "$second" '"seed":42,"sample":1}'
 
+# --- sessions on disk
+refused 2 "--n is 2, expected 1 with --save-session" --n 2 --save-session s "$prompt"
+refused 2 "excludes" --interactive --save-session s
+refused 2 "excludes" --verify --load-session s
+refused 1 "nothing.session" --load-session nothing.session "$prompt"
+refused 1 "prompt.txt" --load-session prompt.txt "$prompt"
+run --greedy --max-new-tokens 8 "$prompt"
+whole=$out
+run --greedy --max-new-tokens 3 --save-session begin.session "$prompt"
+begin=$out
+equal "status of --save-session" "$status:$err" "0:"
+run --greedy --max-new-tokens 5 --load-session begin.session --save-session end.session ""
+equal "--load-session goes on" "$begin$out" "$whole"
+run --greedy --max-new-tokens 5 --load-session begin.session --stats " The king"
+equal "status of --load-session with a prompt" "$status" 0
+after=$out
+run --greedy --max-new-tokens 5 "$prompt$begin The king"
+equal "--load-session with a prompt" "$after" "$out"
+run --greedy --max-new-tokens 1 --json --load-session end.session ""
+contains "tokens of a session that was saved twice" "$out" '"prompt_tokens":'
+refused 1 "found one of another" --weights int8 --load-session begin.session ""
+head -c 3000 begin.session >cut.session
+refused 1 "cut.session" --load-session cut.session ""
+refused 2 "kv_dtype is float32, expected float16" --kv-dtype float32 --load-session begin.session ""
+
 # --- how a text ends
 tokens_of() { sed 's/.*"tokens":\[\([^]]*\)\].*/\1/' out.txt; }
 run --greedy --max-new-tokens 8 --json "$prompt"

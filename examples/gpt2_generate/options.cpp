@@ -63,6 +63,15 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
+    app.add_option("--load-session", o.load_session,
+                   "Go on from a session that --save-session wrote, with the same model;\nthe prompt, which "
+                   "may be empty, comes after it")
+        ->type_name("FILE")
+        ->excludes("--interactive");
+    app.add_option("--save-session", o.save_session,
+                   "Write prompt and text to a file from which --load-session goes on")
+        ->type_name("FILE")
+        ->excludes("--interactive");
     app.add_option("-n,--n", o.n, "Number of texts to write from the prompt (default 1)")
         ->type_name("N")
         ->transform(integer<std::int64_t>());
@@ -75,6 +84,8 @@ void add_input(CLI::App& app, Options& o) {
                  "and that it gives the logits of its self-test")
         ->excludes("prompt")
         ->excludes("--prompt-file")
+        ->excludes("--load-session")
+        ->excludes("--save-session")
         ->excludes("--interactive");
 }
 
@@ -366,6 +377,10 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(
             "--n " + std::to_string(o.n) +
             " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
+    }
+    if (o.n > 1 && o.save_session) {
+        throw UsageError("--n is " + std::to_string(o.n) +
+                         ", expected 1 with --save-session, which writes one session");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "

@@ -105,6 +105,7 @@ public:
     }
 
     [[nodiscard]] const PackedMatrix& weight() const noexcept { return weight_; }
+    [[nodiscard]] std::span<const float> bias() const noexcept { return bias_.flat(); } ///< whole panels
 
     /// y = epilogue(x W + b) for rows x [B, K] and y [B, N], both dense. The work is cut into (rows,
     /// panels) pieces of a size that suits caches; an output never depends on the cut.

@@ -6,6 +6,7 @@
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/interrupt.hpp"
+#include "gpt2/io/safetensors.hpp"
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
@@ -14,6 +15,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -136,6 +138,24 @@ public:
         return copy;
     }
 
+    /// Writes tokens, keys and values, and the last row of logits to a file from which restore() goes on. The
+    /// file appears when it is complete, in the place of what was there. Defined in session_file.hpp.
+    /// @throws FileError naming the file
+    void save(const std::filesystem::path& path) const;
+
+    /// A session that goes on where save() left one, with the same bits. It has the file's type of keys and
+    /// values; another in @p options is an error. The path's file may be overwritten by rename at any time.
+    /// @param model  the one that the session was of: the same weights in the same formats
+    /// @throws FileError, FormatError  naming the file, what was expected and what was found: if it is no
+    ///                                 session, damaged, or of another model
+    /// @throws OptionError             if SessionOptions::kv_dtype is another than the file's
+    [[nodiscard]] static Session restore(const Gpt2Model& model, const std::filesystem::path& path,
+                                         const SessionOptions& options = {});
+
+    /// The same, from the bytes of a file; messages call it "memory".
+    [[nodiscard]] static Session restore(const Gpt2Model& model, std::span<const std::byte> file,
+                                         const SessionOptions& options = {});
+
     [[nodiscard]] KvDtype kv_dtype() const noexcept { return cache_.dtype(); }
 
     /// Bytes of keys and values that the next single token will read.
@@ -150,6 +170,9 @@ private:
           cache_(model_->transformer.config, kv_dtype) {
         tokens_.reserve(model_->transformer.config.n_positions);
     }
+
+    [[nodiscard]] static Session restore(const Gpt2Model& model, const SafetensorsFile& file,
+                                         const SessionOptions& options);
 
     /// Checks what forward() was given and lays out its rows.
     [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
