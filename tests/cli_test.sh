@@ -93,7 +93,7 @@ refused 2 "found " --processors 0, "$prompt"
 refused 2 "processors: expected those that this thread may run on" --processors 99999 "$prompt"
 refused 2 "found q4" --weights q4 "$prompt"
 refused 2 "found bf16" --kv-dtype bf16 "$prompt"
-refused 2 "expected error or slide, found 1" --overflow 1 "$prompt"
+refused 2 "expected error, slide or truncate_left, found 1" --overflow 1 "$prompt"
 refused 2 "max_time is -1, expected a number of seconds" --max-time -1 "$prompt"
 refused 2 "max_time is nan" --max-time nan "$prompt"
 refused 2 "stop_strings[1] is empty" --stop a --stop "" "$prompt"
@@ -289,6 +289,11 @@ run --max-time 0 --json "$prompt"
 contains "no time" "$out" '"text":"","finish_reason":"max_time","prompt_tokens":'
 run --seed 42 --max-new-tokens 24 --max-time 1e6 "$prompt"
 equal "time enough" "$out" "$text"
+printf 'word %.0s' {1..600} >long.txt
+refused 1 "set overflow to slide or truncate_left" --prompt-file long.txt
+run --overflow truncate_left --max-new-tokens 6 --json --prompt-file long.txt
+equal "status of --overflow truncate_left" "$status" 0
+contains "--overflow truncate_left" "$out" '"finish_reason":"'
 run --seed 1 --overflow slide --max-new-tokens 600 --json "$prompt"
 equal "status of --overflow slide" "$status" 0
 equal "tokens of --overflow slide" "$(tokens_of | tr ',' '\n' | grep -c .)" 600

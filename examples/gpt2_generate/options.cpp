@@ -127,10 +127,14 @@ void add_generation(CLI::App& app, Options& o) {
     add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's")
         ->transform(integer<gpt2::TokenId>());
     app.add_flag("--ignore-eos", g.ignore_eos, "Do not end there")->group(group);
-    add("--overflow", o.overflow, "error|slide",
-        "A text longer than the context is an error (default),\nor goes on with the last half of the context "
-        "in mind")
-        ->transform(choice({{"error", "error"}, {"slide", "slide"}}, "error or slide"));
+    add("--overflow", o.overflow, "HOW",
+        "A text longer than the context is an error (default), goes on with the last half\nof the context in "
+        "mind (slide), or the prompt loses its begin (truncate_left)")
+        ->transform(choice({{"error", "error"},
+                            {"slide", "slide"},
+                            {"truncate_left", "truncate_left"},
+                            {"truncate-left", "truncate_left"}},
+                           "error, slide or truncate_left"));
 }
 
 /// What only matters when a token is drawn.
@@ -356,7 +360,9 @@ void complete_processors(const CLI::App& app, Options& o) {
 /// What the options mean together.
 void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
-    g.overflow = o.overflow == "slide" ? gpt2::Overflow::slide : gpt2::Overflow::error;
+    g.overflow = o.overflow == "slide"           ? gpt2::Overflow::slide
+                 : o.overflow == "truncate_left" ? gpt2::Overflow::truncate_left
+                                                 : gpt2::Overflow::error;
     g.do_sample = app.count("--greedy") == 0;
     complete_processors(app, o);
     const auto options =

@@ -27,7 +27,7 @@ struct Options {
     std::optional<std::int64_t> threads;
     std::vector<std::size_t> processors; ///< one thread on each; empty: wherever the system puts them
     std::int64_t n = 1;                  ///< samples
-    std::string overflow = "error";      ///< or slide
+    std::string overflow = "error";      ///< slide or truncate_left
     std::optional<std::filesystem::path> load_session; ///< file to go on from
     std::optional<std::filesystem::path> save_session; ///< file to write
     bool interactive = false;

@@ -24,8 +24,9 @@ namespace gpt2 {
 
 /// What to do when the text outgrows the context.
 enum class Overflow {
-    error, ///< refuse before any work: ContextError
-    slide, ///< forget all but the last n_positions / 2 tokens, which start again from position 0
+    error,         ///< refuse before any work: ContextError
+    slide,         ///< forget all but the last n_positions / 2 tokens, which start again from position 0
+    truncate_left, ///< before any work forget the oldest tokens, as many as leave no room for max_new_tokens
 };
 
 /// The options of generate(), with Hugging Face's names and meanings. Members are declared in an order
@@ -133,6 +134,15 @@ struct GenerationConfig {
                                                            std::size_t n_positions) noexcept {
     const std::size_t kept = std::max<std::size_t>(n_positions / 2, 1);
     return tokens.size() > kept ? tokens.last(kept) : tokens;
+}
+
+/// What a text begins after: with Overflow::truncate_left the last of @p tokens, so that there is room for
+/// max_new_tokens, else all of them.
+[[nodiscard]] inline std::span<const TokenId> context_of(std::span<const TokenId> tokens,
+                                                         const GenerationConfig& config,
+                                                         std::size_t n_positions) noexcept {
+    const std::size_t room = n_positions - static_cast<std::size_t>(config.max_new_tokens);
+    return config.overflow == Overflow::truncate_left && tokens.size() > room ? tokens.last(room) : tokens;
 }
 
 } // namespace gpt2

@@ -92,11 +92,11 @@ public:
     /// not. Afterwards the session holds the prompt and the new tokens but for the last, which no forward
     /// pass has read.
     /// @throws ContextError  if the prompt and max_new_tokens exceed n_positions, before any work, unless
-    ///                       GenerationConfig::overflow says to slide
+    ///                       GenerationConfig::overflow says to slide or to truncate the prompt
     /// @throws OptionError   as validate(const GenerationConfig&, const Config&); NumericError as forward
     /// What was read before an exception, or before GenerationConfig::max_time or cancellation ended the
     /// text, stays in the session; of a pass that was not completed it holds nothing. Only what ends while
-    /// the window slides leaves it empty, as the old keys are gone by then.
+    /// the window slides, or a truncated context is read, leaves it empty, as the old keys are gone by then.
     GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {}) {
         return continue_prompt(prompt, config, callback);
@@ -392,7 +392,7 @@ template <class> std::vector<float> Session::score_tokens(std::span<const TokenI
 /// again from position 0. (Positions are learned and added at the input, so cached keys cannot move.)
 inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow, const Interrupt& interrupt) {
     const Config& config = model_->transformer.config;
-    if (overflow == Overflow::error || tokens.size() <= config.n_positions - position()) {
+    if (overflow != Overflow::slide || tokens.size() <= config.n_positions - position()) {
         forward(tokens, interrupt);
         return;
     }
@@ -440,7 +440,8 @@ inline std::optional<Session> Session::unguided_session(const GenerationConfig& 
     }
     Session session(model_, pool_, profile_, kv_dtype());
     const std::span<const TokenId> negative(config.negative_prompt_ids);
-    session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1) : negative,
+    session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1)
+                                    : context_of(negative, config, model_->transformer.config.n_positions),
                    config.overflow, interrupt);
     return session;
 }
@@ -519,15 +520,20 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     if (prompt.empty() && logit_rows_ == 0) {
         throw OptionError("Session::generate: expected a prompt or logits to continue from, found neither");
     }
-    std::vector<TokenId> context(tokens_);
-    context.insert(context.end(), prompt.begin(), prompt.end());
+    std::vector<TokenId> all(tokens_);
+    all.insert(all.end(), prompt.begin(), prompt.end());
+    const std::span<const TokenId> context = context_of(all, config, shape.n_positions);
+    const bool truncated = context.size() < all.size();
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
-                          prompt.size());
+                          std::min(prompt.size(), context.size()));
     std::optional<Session> unguided;
     const auto read_prompts = [&] {
         interrupt.check();
         unguided = unguided_session(config, context.back(), interrupt);
-        if (!prompt.empty()) {
+        if (truncated) {
+            truncate(0);
+            forward(context, interrupt);
+        } else if (!prompt.empty()) {
             extend(prompt, config.overflow, interrupt);
         }
     };
