@@ -16,6 +16,8 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -315,7 +317,8 @@ TEST_CASE("files that end early, and files with a wrong bit") {
         check(std::string_view(file).substr(0, size));
     }
     check(file + '\0');
-    for (std::size_t bit = 0; bit < 8 * file.size(); ++bit) {
+    REQUIRE(file.size() > 1024);
+    for (std::size_t bit = 0; bit < 8 * file.size(); bit += bit < 8 * 512 ? 1 : 9) { // all of the header
         CAPTURE(bit);
         std::string flipped = file;
         flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << bit % 8));
@@ -360,7 +363,7 @@ TEST_CASE("files with the right checksum that nobody saved") {
     const float infinity = std::numeric_limits<float>::infinity();
     const float nan = std::numeric_limits<float>::quiet_NaN();
     refused(with_number(file, "logits", 258, nan), {"logits", "finite", "nan"});
-    refused(with_number(file, "keys", 2699, infinity), {"memory", "layer 2", "finite", "inf"});
+    refused(with_number(file, "keys", 2699, infinity), {"memory", "layer 2", "range of float32", "inf"});
     refused(with_number(file, "values", 0, nan), {"memory", "layer 0", "nan"});
     const std::string halves = saved(read(model(), 20, KvDtype::float16));
     refused(with_number<std::uint16_t>(halves, "keys", 100, 0x7c00), {"memory", "layer 0", "inf"});
@@ -372,7 +375,7 @@ TEST_CASE("more tokens than positions; logits of nothing") {
     const auto with_tokens = [&](std::size_t n, std::string_view from) {
         return forged(from, [&](Json& header, std::string& data) {
             data.clear();
-            for (auto& [name, tensor] : header.items()) {
+            for (const auto& [name, tensor] : header.items()) {
                 if (name != "__metadata__") {
                     if (name != "logits") {
                         tensor["shape"][name == "tokens" ? 0 : 2] = n;
@@ -398,7 +401,8 @@ TEST_CASE("files: replaced in one step, and errors that name them") {
     session.forward(tokens(3, 2));
     session.save(directory / "session");
     CHECK(Session::restore(model(), directory / "session").position() == 8);
-    CHECK(std::distance(std::filesystem::directory_iterator(directory.path()), {}) == 1); // nothing else
+    CHECK(std::distance(std::filesystem::directory_iterator(directory.path()),
+                        std::filesystem::directory_iterator()) == 1); // nothing else
     check_throws<gpt2::FileError>([&] { session.save(directory / "none" / "session"); },
                                   {"none", "cannot write"});
     std::filesystem::create_directory(directory / "folder");

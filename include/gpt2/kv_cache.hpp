@@ -78,8 +78,9 @@ public:
         kernels.attend[static_cast<std::size_t>(dtype_)](args);
     }
 
-    /// Keys or values [n, D] of one head at the first @p n positions, as they are stored.
     enum class Part { keys, values };
+
+    /// Keys or values [n, D] of one head at the first @p n positions, as they are stored.
     void read(Part part, std::size_t layer, std::size_t head, std::size_t n, std::byte* out) const noexcept {
         const std::size_t size = element_size();
         for (std::size_t position = 0; position < n; ++position) {

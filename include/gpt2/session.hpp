@@ -144,7 +144,7 @@ public:
     void save(const std::filesystem::path& path) const;
 
     /// A session that goes on where save() left one, with the same bits. It has the file's type of keys and
-    /// values; another in @p options is an error. The path's file may be overwritten by rename at any time.
+    /// values; another in @p options is an error.
     /// @param model  the one that the session was of: the same weights in the same formats
     /// @throws FileError, FormatError  naming the file, what was expected and what was found: if it is no
     ///                                 session, damaged, or of another model

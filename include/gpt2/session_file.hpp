@@ -250,7 +250,7 @@ private:
 
     GPT2_COLD void check_tensors() const {
         constexpr std::array ids{Dtype::I32};
-        constexpr std::array numbers{Dtype::F32};
+        constexpr std::array floats{Dtype::F32};
         constexpr std::array cached{Dtype::F32, Dtype::F16};
         const TensorInfo* const tokens = file_.find("tokens");
         const std::size_t n = tokens == nullptr || tokens->shape.empty() ? 0 : tokens->shape.front();
@@ -264,12 +264,12 @@ private:
         check_tensor("values", std::array{find("keys").dtype}, shape);
         const bool has_logits = file_.find("logits") != nullptr;
         if (has_logits) {
-            check_tensor("logits", numbers, std::array{config_.vocab_size});
+            check_tensor("logits", floats, std::array{config_.vocab_size});
         }
         if (has_logits && n == 0) {
             fail("tensor \"logits\": expected none in a session without tokens, found some");
         }
-        if (file_.tensors().size() != (has_logits ? 4 : 3)) {
+        if (file_.tensors().size() != std::size_t{3} + (has_logits ? 1 : 0)) {
             fail("expected the tensors tokens, keys, values and logits, found others");
         }
     }

@@ -32,7 +32,7 @@ public:
     OutputFile(const OutputFile&) = delete;
     OutputFile& operator=(const OutputFile&) = delete;
     ~OutputFile() {
-        if (stream_.is_open()) {
+        if (!finished_) {
             stream_.close();
             std::error_code ignored;
             std::filesystem::remove(part_, ignored);
@@ -40,6 +40,7 @@ public:
     }
 
     void write(std::span<const std::byte> bytes) {
+        errno = 0;
         stream_.write(reinterpret_cast<const char*>(bytes.data()),
                       static_cast<std::streamsize>(bytes.size()));
         check();
@@ -47,21 +48,21 @@ public:
 
     /// The next bytes are written over the first.
     void rewind() {
+        errno = 0;
         stream_.seekp(0);
         check();
     }
 
     void finish() {
-        stream_.flush();
-        check();
+        errno = 0;
         stream_.close();
+        check();
         std::error_code error;
         std::filesystem::rename(part_, path_, error);
         if (error) {
-            std::error_code ignored;
-            std::filesystem::remove(part_, ignored);
             throw_file_error(path_, "write", error);
         }
+        finished_ = true;
     }
 
 private:
@@ -74,6 +75,7 @@ private:
     std::filesystem::path path_;
     std::filesystem::path part_;
     std::ofstream stream_;
+    bool finished_ = false;
 };
 
 } // namespace gpt2::detail
