@@ -147,17 +147,21 @@ public:
 
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
-        const std::vector<gpt2::TokenId> tokens = model_.encode_prompt(prompt);
         gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
         if (options_.kv_dtype != "auto") {
             how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
         }
         const auto recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
         if (options_.attention_page) {
-            require_page(tokens.size());
             how.observer = recorder;
         }
-        gpt2::Session session(model_, how);
+        gpt2::Session session = options_.load_session
+                                    ? gpt2::Session::restore(model_, *options_.load_session, how)
+                                    : gpt2::Session(model_, how);
+        const std::vector<gpt2::TokenId> tokens = context(session, prompt);
+        if (options_.attention_page) {
+            require_page(tokens.size());
+        }
         machine_.kv_dtype = to_string(session.kv_dtype());
         const std::int64_t n = options_.n.value_or(1);
         for (std::int64_t i = 0; i < n || n == 0; ++i) {
@@ -211,71 +215,98 @@ private:
                              " and --max-new-tokens " + std::to_string(config_.max_new_tokens));
         }
     }
+}
 
-    [[nodiscard]] bool screening_helps() const {
-        return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
-            .candidates()
-            .has_value();
+/// All tokens before the text.
+[[nodiscard]] std::vector<gpt2::TokenId>
+context(const gpt2::Session& session, std::string_view prompt) const {
+    if (session.position() == 0) {
+        return model_.encode_prompt(prompt);
     }
+    std::vector<gpt2::TokenId> tokens(session.tokens().begin(), session.tokens().end());
+    const std::vector<gpt2::TokenId> more = model_.tokenizer().encode(prompt);
+    tokens.insert(tokens.end(), more.begin(), more.end());
+    return tokens;
+}
 
-    int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
-                  std::uint64_t number) {
-        Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
-        // Keys and values of the prompt are those of the text before, but for its last token, whose logits
-        // are needed; unless that text slid out of the context.
-        const auto held = session.tokens();
-        sample.prompt_was_read =
-            held.size() >= tokens.size() && std::equal(tokens.begin(), tokens.end(), held.begin());
-        session.truncate(sample.prompt_was_read ? tokens.size() - 1 : 0);
-        config_.sample = config_.do_sample ? number : 0;
-        if (options_.echo) {
-            print(prompt);
-        }
-        int signal = 0;
-        {
-            const InterruptScope scope;
-            sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
-            signal = InterruptScope::signal();
-        }
-        sample.interrupted = signal != 0;
-        report(sample);
-        return signal;
+[[nodiscard]] bool screening_helps() const {
+    return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
+        .candidates()
+        .has_value();
+}
+
+int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
+              std::uint64_t number) {
+    Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
+    // What the session holds of the prompt, from the text before or from a file, need not be read again,
+    // but for the last token, whose logits are needed.
+    const auto held = session.tokens();
+    const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
+    const auto known = static_cast<std::size_t>(same - tokens.begin());
+    sample.prompt_was_read = known == tokens.size();
+    session.truncate(std::min(known, tokens.size() - 1));
+    config_.sample = config_.do_sample ? number : 0;
+    if (options_.echo) {
+        print(prompt);
     }
-
-    [[nodiscard]] gpt2::StreamCallback callback() const {
-        return [this](const gpt2::GeneratedToken& token) {
-            if (!options_.json && !token.text.empty()) {
-                print(options_.show_probabilities ? coloured(token.text, *token.logprob)
-                                                  : std::string(token.text));
-            }
-            return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
-        };
+    int signal = 0;
+    {
+        const InterruptScope scope;
+        const StopOnSignal stop;
+        config_.cancellation = stop.token();
+        sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
+        signal = InterruptScope::signal();
     }
-
-    void report(const Sample& sample) const {
-        if (options_.json) {
-            print(json_line(machine_, sample, options_.stats));
-            return;
-        }
-        print("\n");
-        if (options_.show_probabilities) {
-            std::cerr << colours_text();
-        }
-        if (options_.logprobs) {
-            print(logprobs_text(sample, model_.tokenizer()));
-        }
-        if (options_.stats) {
-            std::cerr << stats_text(machine_, sample);
-        }
+    sample.interrupted = signal != 0;
+    report(sample);
+    if (options_.save_session) {
+        save(session, sample.result);
     }
+    return signal;
+}
 
-    const Options& options_;
-    std::shared_ptr<gpt2::ThreadPool> pool_;
-    Clock::time_point start_;
-    gpt2::Gpt2Model model_;
-    gpt2::GenerationConfig config_;
-    Machine machine_;
-    std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
+/// With the last token, which no pass has read.
+void save(gpt2::Session& session, const gpt2::GenerationResult& result) const {
+    if (!result.tokens.empty()) {
+        session.forward(std::span(result.tokens).last(1));
+    }
+    session.save(*options_.save_session);
+}
+
+[[nodiscard]] gpt2::StreamCallback callback() const {
+    return [this](const gpt2::GeneratedToken& token) {
+        if (!options_.json && !token.text.empty()) {
+            print(options_.show_probabilities ? coloured(token.text, *token.logprob)
+                                              : std::string(token.text));
+        }
+        return gpt2::Flow::proceed;
+    };
+}
+
+void report(const Sample& sample) const {
+    if (options_.json) {
+        print(json_line(machine_, sample, options_.stats));
+        return;
+    }
+    print("\n");
+    if (options_.show_probabilities) {
+        std::cerr << colours_text();
+    }
+    if (options_.logprobs) {
+        print(logprobs_text(sample, model_.tokenizer()));
+    }
+    if (options_.stats) {
+        std::cerr << stats_text(machine_, sample);
+    }
+}
+
+const Options& options_;
+std::shared_ptr<gpt2::ThreadPool> pool_;
+Clock::time_point start_;
+gpt2::Gpt2Model model_;
+gpt2::GenerationConfig config_;
+Machine machine_;
+std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.

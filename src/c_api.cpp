@@ -699,6 +699,8 @@ gpt2_finish_reason gpt2_result_finish_reason(const gpt2_result* result) {
         return GPT2_FINISH_STOP_STRING;
     case gpt2::FinishReason::callback:
         return GPT2_FINISH_CALLBACK;
+    case gpt2::FinishReason::max_time: // which nothing in this interface asks for
+    case gpt2::FinishReason::cancelled:
     case gpt2::FinishReason::length:
         break;
     }

@@ -94,7 +94,9 @@ refused 2 "found " --processors 0, "$prompt"
 refused 2 "processors: expected those that this thread may run on" --processors 99999 "$prompt"
 refused 2 "found q4" --weights q4 "$prompt"
 refused 2 "found bf16" --kv-dtype bf16 "$prompt"
-refused 2 "expected error or slide, found 1" --overflow 1 "$prompt"
+refused 2 "expected error, slide or truncate_left, found 1" --overflow 1 "$prompt"
+refused 2 "max_time is -1, expected a number of seconds" --max-time -1 "$prompt"
+refused 2 "max_time is nan" --max-time nan "$prompt"
 refused 2 "stop_strings[1] is empty" --stop a --stop "" "$prompt"
 refused 2 "eos_token_id is 99999999" --eos-token-id 99999999 "$prompt"
 refused 2 "ignore_eos" --eos-token-id 1 --ignore-eos "$prompt"
@@ -244,6 +246,31 @@ equal "--sample 1 is the second of --n" "$out" "$second"
 contains "json" "$second" '"finish_reason":"length","prompt_tokens":'
 contains "json" "$second" '"seed":42,"sample":1}'
 
+# --- sessions on disk
+refused 2 "--n is 2, expected 1 with --save-session" --n 2 --save-session s "$prompt"
+refused 2 "excludes" --interactive --save-session s
+refused 2 "excludes" --verify --load-session s
+refused 1 "nothing.session" --load-session nothing.session "$prompt"
+refused 1 "prompt.txt" --load-session prompt.txt "$prompt"
+run --greedy --max-new-tokens 8 "$prompt"
+whole=$out
+run --greedy --max-new-tokens 3 --save-session begin.session "$prompt"
+begin=$out
+equal "status of --save-session" "$status:$err" "0:"
+run --greedy --max-new-tokens 5 --load-session begin.session --save-session end.session ""
+equal "--load-session goes on" "$begin$out" "$whole"
+run --greedy --max-new-tokens 5 --load-session begin.session --stats " The king"
+equal "status of --load-session with a prompt" "$status" 0
+after=$out
+run --greedy --max-new-tokens 5 "$prompt$begin The king"
+equal "--load-session with a prompt" "$after" "$out"
+run --greedy --max-new-tokens 1 --json --load-session end.session ""
+contains "tokens of a session that was saved twice" "$out" '"prompt_tokens":'
+refused 1 "found one of another" --weights int8 --load-session begin.session ""
+head -c 3000 begin.session >cut.session
+refused 1 "cut.session" --load-session cut.session ""
+refused 2 "kv_dtype is float32, expected float16" --kv-dtype float32 --load-session begin.session ""
+
 # --- how a text ends
 tokens_of() { sed 's/.*"tokens":\[\([^]]*\)\].*/\1/' out.txt; }
 run --greedy --max-new-tokens 8 --json "$prompt"
@@ -259,6 +286,15 @@ run --seed 42 --max-new-tokens 24 --json --stop "not in it" --stop "$stop" "$pro
 contains "--stop in json" "$out" '"finish_reason":"stop_string","stop_string":"'
 run --max-new-tokens 0 "$prompt"
 equal "no new tokens" "$status:$out" "0:"
+run --max-time 0 --json "$prompt"
+contains "no time" "$out" '"text":"","finish_reason":"max_time","prompt_tokens":'
+run --seed 42 --max-new-tokens 24 --max-time 1e6 "$prompt"
+equal "time enough" "$out" "$text"
+printf 'word %.0s' {1..600} >long.txt
+refused 1 "set overflow to slide or truncate_left" --prompt-file long.txt
+run --overflow truncate_left --max-new-tokens 6 --json --prompt-file long.txt
+equal "status of --overflow truncate_left" "$status" 0
+contains "--overflow truncate_left" "$out" '"finish_reason":"'
 run --seed 1 --overflow slide --max-new-tokens 600 --json "$prompt"
 equal "status of --overflow slide" "$status" 0
 equal "tokens of --overflow slide" "$(tokens_of | tr ',' '\n' | grep -c .)" 600

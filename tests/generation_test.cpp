@@ -312,13 +312,17 @@ TEST_CASE("options that mean nothing are refused, both named where two contradic
     refused({.eos_token_id = -1}, "eos_token_id is -1, expected an id below 259");
     refused({.eos_token_id = 1, .ignore_eos = true},
             "eos_token_id is set but has no effect while ignore_eos is true");
-    refused({.overflow = static_cast<gpt2::Overflow>(7)}, "overflow is 7, expected error or slide");
+    refused({.overflow = static_cast<gpt2::Overflow>(7)},
+            "overflow is 7, expected error, slide or truncate_left");
     refused({.temperature = 0.7f}, "temperature is set but has no effect while do_sample is false");
     refused({.top_k = 40}, "top_k is set but has no effect while do_sample is false");
     refused({.top_p = 0.9f}, "top_p is set but has no effect while do_sample is false");
     refused({.min_p = 0.1f}, "min_p is set but has no effect while do_sample is false");
     refused({.seed = 42}, "seed is set but has no effect while do_sample is false");
     refused({.sample = 1}, "sample is set but has no effect while do_sample is false");
+    refused({.max_time = -0.5}, "max_time is -0.5, expected a number of seconds, 0 or more");
+    refused({.max_time = std::numeric_limits<double>::quiet_NaN()},
+            "max_time is nan, expected a number of seconds, 0 or more");
 }
 
 TEST_CASE("options at their ends are accepted") {
@@ -345,7 +349,7 @@ TEST_CASE("room in the context, and what sliding keeps") {
     CHECK_NOTHROW(gpt2::require_room(44, {}, model()));
     CHECK_THROWS_WITH_AS(gpt2::require_room(45, {}, model()),
                          "the prompt (45 tokens) and max_new_tokens (20) exceed the context of 64 tokens "
-                         "(n_positions); shorten one of them or set overflow to slide",
+                         "(n_positions); shorten one of them or set overflow to slide or truncate_left",
                          gpt2::ContextError);
     CHECK_THROWS_AS(gpt2::require_room(65, {.max_new_tokens = 0}, model()), gpt2::ContextError);
     CHECK_NOTHROW(gpt2::require_room(64, {.max_new_tokens = 0}, model()));
@@ -360,6 +364,19 @@ TEST_CASE("room in the context, and what sliding keeps") {
     CHECK(gpt2::slide_window(tokens, 1).size() == 1);
     CHECK(gpt2::slide_window(tokens, 14).size() == 7);
     CHECK(gpt2::slide_window(tokens, 1024).size() == 7);
+
+    const GenerationConfig truncate{.max_new_tokens = 63, .overflow = gpt2::Overflow::truncate_left};
+    CHECK_NOTHROW(gpt2::require_room(1000, truncate, model()));
+    CHECK_THROWS_WITH_AS(
+        gpt2::require_room(1, {.max_new_tokens = 64, .overflow = gpt2::Overflow::truncate_left}, model()),
+        "max_new_tokens is 64, expected less than the context of 64 tokens (n_positions): overflow is "
+        "truncate_left, and no token of the prompt would be left",
+        gpt2::ContextError);
+    CHECK(gpt2::context_of(tokens, truncate, 64).size() == 1);
+    CHECK(gpt2::context_of(tokens, truncate, 64).front() == 7);
+    CHECK(gpt2::context_of(tokens, truncate, 69).front() == 2);
+    CHECK(gpt2::context_of(tokens, truncate, 70).size() == 7);
+    CHECK(gpt2::context_of(tokens, {.max_new_tokens = 63}, 64).size() == 7);
 }
 
 TEST_CASE("finish reasons have names") {
@@ -367,4 +384,6 @@ TEST_CASE("finish reasons have names") {
     CHECK(gpt2::to_string(FinishReason::eos) == "eos");
     CHECK(gpt2::to_string(FinishReason::stop_string) == "stop_string");
     CHECK(gpt2::to_string(FinishReason::callback) == "callback");
+    CHECK(gpt2::to_string(FinishReason::max_time) == "max_time");
+    CHECK(gpt2::to_string(FinishReason::cancelled) == "cancelled");
 }

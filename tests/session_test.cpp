@@ -534,6 +534,64 @@ TEST_CASE("slide of a session that is not empty counts all its tokens") {
     CHECK(std::ranges::equal(session.tokens(), std::span(all).last(75)));
 }
 
+TEST_CASE("overflow = truncate_left: as if the shorter prompt had been given") {
+    GenerationConfig config{
+        .max_new_tokens = 40, .repetition_penalty = 1.3f, .logprobs = true, .ignore_eos = true};
+    const auto check = [&](Session& session, std::span<const TokenId> prompt, std::span<const TokenId> kept) {
+        Session alone(model());
+        config.overflow = Overflow::error;
+        const auto expected = alone.generate(kept, config);
+        config.overflow = Overflow::truncate_left;
+        const auto result = session.generate(prompt, config);
+        CHECK(result.tokens == expected.tokens);
+        CHECK(result.logprobs == expected.logprobs);
+        CHECK(result.prompt_tokens == std::min(prompt.size(), kept.size()));
+        CHECK(std::ranges::equal(session.tokens(), alone.tokens()));
+        CHECK(mismatch(session.logits().flat(), copy(alone.logits().flat())) == "");
+    };
+    const auto all = tokens(400);
+    SUBCASE("a new session") {
+        for (const std::size_t n : {1u, 109u, 110u, 111u, 150u, 151u, 400u}) {
+            CAPTURE(n);
+            Session session(model());
+            const auto prompt = std::span(all).first(n);
+            check(session, prompt, prompt.last(std::min<std::size_t>(n, 110)));
+        }
+    }
+    SUBCASE("one that is not empty: its tokens are the oldest") {
+        for (const std::size_t n : {20u, 110u, 111u, 150u}) {
+            CAPTURE(n);
+            Session session(model());
+            session.forward(std::span(all).first(n));
+            check(session, std::span(all).subspan(n, 95), std::span(all).first(n + 95).last(110));
+        }
+    }
+    SUBCASE("no prompt") {
+        Session session(model());
+        session.forward(std::span(all).first(140));
+        check(session, {}, std::span(all).first(140).last(110));
+    }
+    SUBCASE("one token is left, and none") {
+        config.max_new_tokens = 149;
+        Session session(model());
+        check(session, all, std::span(all).last(1));
+        config.max_new_tokens = 150;
+        check_unchanged<ContextError>(model(), session,
+                                      [&] { session.generate(std::span(all).first(1), config); },
+                                      {"max_new_tokens is 150", "150 tokens (n_positions)", "truncate_left"});
+    }
+    SUBCASE("guidance: the negative prompt is cut too") {
+        config.guidance_scale = 1.5f;
+        config.overflow = Overflow::truncate_left;
+        config.negative_prompt_ids = tokens(300, 5);
+        const auto result = Session(model()).generate(all, config);
+        config.overflow = Overflow::error;
+        config.negative_prompt_ids.erase(config.negative_prompt_ids.begin(),
+                                         config.negative_prompt_ids.begin() + 190);
+        CHECK(Session(model()).generate(std::span(all).last(110), config).tokens == result.tokens);
+    }
+}
+
 TEST_CASE("no new tokens: the prompt is read") {
     const auto prompt = tokens(20);
     Session session(model());

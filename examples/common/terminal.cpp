@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: MIT
 #include "terminal.hpp"
 
+#include <atomic>
 #include <cerrno>
+#include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <mutex>
 #include <stdexcept>
 #include <system_error>
 
@@ -30,7 +34,8 @@
 
 namespace {
 
-volatile std::sig_atomic_t noted_signal = 0;
+std::atomic<int> noted_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free); // so a handler may write it
 
 extern "C" void note_interrupt(int signal) {
     std::signal(signal, SIG_DFL); // the next one kills
@@ -181,3 +186,17 @@ InterruptScope::~InterruptScope() {
 int InterruptScope::signal() noexcept {
     return noted_signal;
 }
+
+StopOnSignal::StopOnSignal()
+    : watcher_([source = source_](const std::stop_token& end) mutable {
+          std::mutex mutex;
+          std::unique_lock lock(mutex);
+          std::condition_variable_any never; // but for the end, which wakes it
+          while (!end.stop_requested()) {
+              if (noted_signal != 0) {
+                  source.request_stop();
+                  return;
+              }
+              never.wait_for(lock, end, std::chrono::milliseconds(20), [] { return false; });
+          }
+      }) {}

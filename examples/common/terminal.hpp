@@ -3,8 +3,10 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <stop_token>
 #include <string>
 #include <string_view>
+#include <thread>
 
 /// @file
 /// What the programs ask of the operating system.
@@ -51,4 +53,17 @@ private:
     using Handler = void (*)(int);
     Handler interrupt_;
     Handler terminate_;
+};
+
+/// Requests a stop soon after the signal that an InterruptScope around it notes. (A handler of signals may
+/// not do that itself.)
+class StopOnSignal {
+public:
+    StopOnSignal();
+
+    [[nodiscard]] std::stop_token token() const noexcept { return source_.get_token(); }
+
+private:
+    std::stop_source source_;
+    std::jthread watcher_;
 };

@@ -65,6 +65,15 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
+    app.add_option("--load-session", o.load_session,
+                   "Go on from a session that --save-session wrote, with the same model;\nthe prompt, which "
+                   "may be empty, comes after it")
+        ->type_name("FILE")
+        ->excludes("--interactive");
+    app.add_option("--save-session", o.save_session,
+                   "Write prompt and text to a file from which --load-session goes on")
+        ->type_name("FILE")
+        ->excludes("--interactive");
     app.add_option("-n,--n,--nsamples", o.n, "Number of texts to write from the prompt (default 1)")
         ->type_name("N")
         ->transform(integer<std::int64_t>());
@@ -77,6 +86,8 @@ void add_input(CLI::App& app, Options& o) {
                  "and that it gives the logits of its self-test")
         ->excludes("prompt")
         ->excludes("--prompt-file")
+        ->excludes("--load-session")
+        ->excludes("--save-session")
         ->excludes("--interactive");
 }
 
@@ -92,6 +103,8 @@ void add_generation(CLI::App& app, Options& o) {
         ->transform(whole);
     add("--min-new-tokens", g.min_new_tokens, "N", "The model does not end the text before N tokens")
         ->transform(whole);
+    add("--max-time", g.max_time, "SECONDS", "End each text after so many seconds (default: no limit)")
+        ->transform(number());
     auto* greedy = app.add_flag("--greedy")->description("Always take the most probable token")->group(group);
     app.add_flag("--do-sample")
         ->description("Draw tokens at random; the default")
@@ -116,10 +129,14 @@ void add_generation(CLI::App& app, Options& o) {
     add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's")
         ->transform(integer<gpt2::TokenId>());
     app.add_flag("--ignore-eos", g.ignore_eos, "Do not end there")->group(group);
-    add("--overflow", o.overflow, "error|slide",
-        "A text longer than the context is an error (default),\nor goes on with the last half of the context "
-        "in mind")
-        ->transform(choice({{"error", "error"}, {"slide", "slide"}}, "error or slide"));
+    add("--overflow", o.overflow, "HOW",
+        "A text longer than the context is an error (default), goes on with the last half\nof the context in "
+        "mind (slide), or the prompt loses its begin (truncate_left)")
+        ->transform(choice({{"error", "error"},
+                            {"slide", "slide"},
+                            {"truncate_left", "truncate_left"},
+                            {"truncate-left", "truncate_left"}},
+                           "error, slide or truncate_left"));
 }
 
 /// What only matters when a token is drawn.
@@ -319,7 +336,8 @@ void add_output(CLI::App& app, Options& o) {
                    "Write a page that shows which tokens each token looked at")
         ->type_name("FILE")
         ->group(group)
-        ->excludes("--interactive");
+        ->excludes("--interactive")
+        ->excludes("--load-session");
     app.add_flag("--stats", o.stats, "Print times, speed, memory and bandwidth")->group(group);
     app.add_flag("--profile", o.profile, "Print where the time goes, layer by layer")
         ->group(group)
@@ -446,7 +464,9 @@ void complete_original(const CLI::App& app, Options& o) {
 /// What the options mean together.
 void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
-    g.overflow = o.overflow == "slide" ? gpt2::Overflow::slide : gpt2::Overflow::error;
+    g.overflow = o.overflow == "slide"           ? gpt2::Overflow::slide
+                 : o.overflow == "truncate_left" ? gpt2::Overflow::truncate_left
+                                                 : gpt2::Overflow::error;
     g.do_sample = app.count("--greedy") == 0;
     g.logprobs = o.logprobs || o.show_probabilities;
     complete_processors(app, o);
@@ -473,16 +493,24 @@ void complete(const CLI::App& app, Options& o) {
             "--n " + std::to_string(*o.n) +
             " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
     }
+    if (o.save_session && o.n.value_or(1) != 1) {
+        throw UsageError("--n is " + std::to_string(*o.n) +
+                         ", expected 1 with --save-session, which writes one session");
+    }
+    if (o.interactive && (o.save_session || o.load_session)) { // as the original's scripts are
+        throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
+                         " needs a prompt on the command line or in a file, but prompts are asked for");
+    }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
                          "without --top-k or --greedy");
     }
     if (o.attention_page && (o.interactive || o.n.value_or(1) != 1)) {
-        throw UsageError("--attention-html shows one text, but " +
-                         (o.interactive ? std::string("prompts are asked for")
-                                        : "--n is " + std::to_string(*o.n)));
+        throw UsageError("--attention-html shows one text, but " + (o.interactive
+                                                                        ? std::string("prompts are asked for")
+                                                                        : "--n is " + std::to_string(*o.n)));
     }
-    if (o.attention_page && o.overflow != "error") {
+    if (o.attention_page && o.overflow == "slide") {
         throw UsageError("--attention-html shows positions as they are, but --overflow " + o.overflow +
                          " lets them start again");
     }

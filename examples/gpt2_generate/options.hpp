@@ -32,7 +32,9 @@ struct Options {
     std::string models_dir;     ///< of the original's options; they become `model`
     std::string model_name;
     std::optional<std::int64_t> length; ///< max_new_tokens; none with `original`: by the context
-    std::string overflow = "error";     ///< or slide
+    std::string overflow = "error";     ///< slide or truncate_left
+    std::optional<std::filesystem::path> load_session; ///< file to go on from
+    std::optional<std::filesystem::path> save_session; ///< file to write
     bool interactive = false;
     bool echo = false;
     bool json = false;

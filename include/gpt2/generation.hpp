@@ -4,6 +4,7 @@
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation_checks.hpp"
 #include "gpt2/generation_config.hpp"
+#include "gpt2/interrupt.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/sampler.hpp"
 #include "gpt2/sampling/dry_breakers.hpp"
@@ -37,6 +38,8 @@ enum class FinishReason {
     eos,         ///< the model ended the text
     stop_string, ///< one of stop_strings came up
     callback,    ///< the callback answered Flow::stop
+    max_time,    ///< GenerationConfig::max_time was over
+    cancelled,   ///< GenerationConfig::cancellation asked for it
 };
 
 [[nodiscard]] constexpr std::string_view to_string(FinishReason reason) noexcept {
@@ -49,6 +52,10 @@ enum class FinishReason {
         return "stop_string";
     case FinishReason::callback:
         return "callback";
+    case FinishReason::max_time:
+        return "max_time";
+    case FinishReason::cancelled:
+        return "cancelled";
     }
     return "unknown";
 }
@@ -114,6 +121,15 @@ namespace detail {
 }
 
 } // namespace detail
+
+/// What may end a text that begins now.
+[[nodiscard]] inline Interrupt interrupt_of(const GenerationConfig& config) noexcept {
+    Interrupt interrupt{.cancellation = config.cancellation};
+    if (config.max_time) {
+        interrupt.deadline = deadline_after(Interrupt::Clock::now(), *config.max_time);
+    }
+    return interrupt;
+}
 
 /// One text in the making. Feed it the logits of the last position; it answers with the token to read
 /// next, until it is done:
@@ -198,6 +214,19 @@ public:
         }
         accept(token, logprob);
         return done_ ? std::nullopt : std::optional(token);
+    }
+
+    /// Runs a part of the work around step(). @returns false if an Interrupt ended it, which ends the text as
+    /// a callback would have
+    template <class Part> [[nodiscard]] bool completes(Part&& part) {
+        try {
+            std::forward<Part>(part)();
+            return true;
+        } catch (const Interrupted& interrupted) {
+            end(interrupted.cause() == InterruptCause::max_time ? FinishReason::max_time
+                                                                : FinishReason::cancelled);
+            return false;
+        }
     }
 
     /// The result. Before done() it is that of a text which the caller ended, as a callback would have.

@@ -269,9 +269,14 @@ inline void validate(const GenerationConfig& config, const Config& model) {
             throw OptionError(concat("eos_token_id is ", *eos, ", expected an id below ", model.vocab_size));
         }
     }
-    if (config.overflow != Overflow::error && config.overflow != Overflow::slide) {
+    if (config.overflow != Overflow::error && config.overflow != Overflow::slide &&
+        config.overflow != Overflow::truncate_left) {
+        throw OptionError(concat("overflow is ", static_cast<int>(config.overflow),
+                                 ", expected error, slide or truncate_left"));
+    }
+    if (config.max_time && !(*config.max_time >= 0.0)) {
         throw OptionError(
-            concat("overflow is ", static_cast<int>(config.overflow), ", expected error or slide"));
+            concat("max_time is ", *config.max_time, ", expected a number of seconds, 0 or more"));
     }
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
@@ -279,14 +284,22 @@ inline void validate(const GenerationConfig& config, const Config& model) {
 
 /// Checks that a text fits into the context.
 /// @param n_context tokens that the model has read, or will have read, when the first new one is chosen
-/// @throws ContextError if it does not, unless the options say to slide
+/// @throws ContextError if it does not, unless the options say to slide, or to truncate the context and there
+///         would be a token left of it
 inline void require_room(std::size_t n_context, const GenerationConfig& config, const Config& model) {
     const auto n_new = static_cast<std::uint64_t>(config.max_new_tokens);
     if (config.overflow == Overflow::error &&
         (n_context > model.n_positions || n_new > model.n_positions - n_context)) {
         throw ContextError(detail::concat(
             "the prompt (", n_context, " tokens) and max_new_tokens (", n_new, ") exceed the context of ",
-            model.n_positions, " tokens (n_positions); shorten one of them or set overflow to slide"));
+            model.n_positions,
+            " tokens (n_positions); shorten one of them or set overflow to slide or truncate_left"));
+    }
+    if (config.overflow == Overflow::truncate_left && n_new >= model.n_positions) {
+        throw ContextError(detail::concat("max_new_tokens is ", n_new, ", expected less than the context of ",
+                                          model.n_positions,
+                                          " tokens (n_positions): overflow is truncate_left, and no token of "
+                                          "the prompt would be left"));
     }
 }
 

@@ -13,6 +13,7 @@
 #include <map>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -23,8 +24,9 @@ namespace gpt2 {
 
 /// What to do when the text outgrows the context.
 enum class Overflow {
-    error, ///< refuse before any work: ContextError
-    slide, ///< forget all but the last n_positions / 2 tokens, which start again from position 0
+    error,         ///< refuse before any work: ContextError
+    slide,         ///< forget all but the last n_positions / 2 tokens, which start again from position 0
+    truncate_left, ///< before any work forget the oldest tokens, as many as leave no room for max_new_tokens
 };
 
 /// The options of generate(), with Hugging Face's names and meanings. Members are declared in an order
@@ -119,6 +121,12 @@ struct GenerationConfig {
     /// Names of options in the order in which they come to the logits, all that are set among them; empty:
     /// Hugging Face's order, sampling::ProcessorKind.
     std::vector<std::string> processor_order{};
+    /// Seconds from the start of generate(), 0 or more, after which no further token is begun. A token that
+    /// is under way then is given up within the work of one layer; in the prompt there may be none at all.
+    std::optional<double> max_time{};
+    /// Ends the text when a stop is requested of its std::stop_source, which any thread may do at any time:
+    /// within the work of one layer, in the prompt too. The result is the text so far.
+    std::stop_token cancellation{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.
@@ -126,6 +134,15 @@ struct GenerationConfig {
                                                            std::size_t n_positions) noexcept {
     const std::size_t kept = std::max<std::size_t>(n_positions / 2, 1);
     return tokens.size() > kept ? tokens.last(kept) : tokens;
+}
+
+/// What a text begins after: with Overflow::truncate_left the last of @p tokens, so that there is room for
+/// max_new_tokens, else all of them.
+[[nodiscard]] inline std::span<const TokenId> context_of(std::span<const TokenId> tokens,
+                                                         const GenerationConfig& config,
+                                                         std::size_t n_positions) noexcept {
+    const std::size_t room = n_positions - static_cast<std::size_t>(config.max_new_tokens);
+    return config.overflow == Overflow::truncate_left && tokens.size() > room ? tokens.last(room) : tokens;
 }
 
 } // namespace gpt2

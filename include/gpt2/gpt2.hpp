@@ -13,6 +13,7 @@
 #include "gpt2/recorder.hpp"
 #include "gpt2/sampler.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/session_file.hpp"
 #include "gpt2/tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 #include "gpt2/tokenizer.hpp"

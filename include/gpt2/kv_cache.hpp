@@ -98,6 +98,27 @@ public:
         kernels.attend[static_cast<std::size_t>(dtype_)](args);
     }
 
+    enum class Part { keys, values };
+
+    /// Keys or values [n, D] of one head at the first @p n positions, as they are stored.
+    void read(Part part, std::size_t layer, std::size_t head, std::size_t n, std::byte* out) const noexcept {
+        const std::size_t size = element_size();
+        for (std::size_t position = 0; position < n; ++position) {
+            const std::size_t within = position % kernels::kv_block;
+            const std::byte* const block =
+                memory_[position / kernels::kv_block][layer * n_head_ + head].data();
+            // See kernels::AttendArgs.
+            const bool is_key = part == Part::keys;
+            const std::size_t first =
+                is_key ? within / 16 * 16 * head_size_ + within % 16
+                       : kernels::kv_block * head_size_ + within * kernels::padded_head_size(head_size_);
+            const std::size_t step = is_key ? 16 : 1;
+            for (std::size_t d = 0; d < head_size_; ++d, out += size) {
+                std::memcpy(out, block + (first + d * step) * size, size);
+            }
+        }
+    }
+
 private:
     /// Bytes of 64 positions from which on a page of 2 MiB more or less does not matter.
     static constexpr std::size_t huge_page_row = std::size_t{1} << 20;

@@ -4,6 +4,7 @@
 #include "gpt2/linear.hpp"
 
 #include <cstddef>
+#include <span>
 #include <utility>
 
 /// @file
@@ -31,6 +32,9 @@ public:
             }
         });
     }
+
+    [[nodiscard]] std::span<const float> gain() const noexcept { return gain_.flat(); }
+    [[nodiscard]] std::span<const float> bias() const noexcept { return bias_.flat(); }
 
 private:
     SharedTensor<float, 1> gain_;

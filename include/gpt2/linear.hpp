@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/interrupt.hpp"
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/packed_matrix.hpp"
 #include "gpt2/profile.hpp"
@@ -21,7 +22,15 @@ namespace gpt2 {
 struct Compute {
     const kernels::Kernels& kernels;
     ThreadPool& pool;
-    Profile* profile = nullptr; ///< that wants to know how long each layer takes
+    Profile* profile = nullptr;           ///< that wants to know how long each layer takes
+    const Interrupt* interrupt = nullptr; ///< that may end a pass; null: none can
+
+    /// @throws Interrupted if the pass shall end here
+    void check_interrupt() const {
+        if (interrupt != nullptr) {
+            interrupt->check();
+        }
+    }
 };
 
 /// Activations as the kernels of a weight type read them. Scratch of a forward pass; grows as needed.
@@ -96,6 +105,7 @@ public:
     }
 
     [[nodiscard]] const PackedMatrix& weight() const noexcept { return weight_; }
+    [[nodiscard]] std::span<const float> bias() const noexcept { return bias_.flat(); } ///< whole panels
 
     /// y = epilogue(x W + b) for rows x [B, K] and y [B, N], both dense. The work is cut into (rows,
     /// panels) pieces of a size that suits caches; an output never depends on the cut.

@@ -5,6 +5,8 @@
 #include "gpt2/compiled.hpp"
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
+#include "gpt2/interrupt.hpp"
+#include "gpt2/io/safetensors.hpp"
 #include "gpt2/kv_cache.hpp"
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
@@ -14,6 +16,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <filesystem>
 #include <limits>
 #include <memory>
 #include <optional>
@@ -51,8 +54,9 @@ struct BatchItem {
 ///                       or an id outside the vocabulary
 /// @throws ContextError  if a session would exceed n_positions
 /// @throws NumericError  if a number leaves the finite ones
+/// @throws Interrupted   if @p interrupt says so before the pass is complete
 /// After an exception every session is as before.
-void forward(std::span<const BatchItem> items);
+void forward(std::span<const BatchItem> items, const Interrupt& interrupt = {});
 
 /// How a session keeps its state.
 struct SessionOptions {
@@ -75,9 +79,9 @@ public:
 
     /// Appends tokens. @returns the logits [V] after the last; good until the next non-const call
     /// @throws as gpt2::forward
-    std::span<const float> forward(std::span<const TokenId> tokens) & {
+    std::span<const float> forward(std::span<const TokenId> tokens, const Interrupt& interrupt = {}) & {
         const BatchItem item{this, tokens, Logits::last};
-        gpt2::forward({&item, 1});
+        gpt2::forward({&item, 1}, interrupt);
         return logits()[0].flat();
     }
 
@@ -90,10 +94,11 @@ public:
     /// not. Afterwards the session holds the prompt and the new tokens but for the last, which no forward
     /// pass has read.
     /// @throws ContextError  if the prompt and max_new_tokens exceed n_positions, before any work, unless
-    ///                       GenerationConfig::overflow says to slide
+    ///                       GenerationConfig::overflow says to slide or to truncate the prompt
     /// @throws OptionError   as validate(const GenerationConfig&, const Config&); NumericError as forward
-    /// What was read before an exception stays in the session. Only one that is thrown while the window
-    /// slides leaves it empty, as the old keys are gone by then.
+    /// What was read before an exception, or before GenerationConfig::max_time or cancellation ended the
+    /// text, stays in the session; of a pass that was not completed it holds nothing. Only what ends while
+    /// the window slides, or a truncated context is read, leaves it empty, as the old keys are gone by then.
     GenerationResult generate(std::span<const TokenId> prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {}) {
         return continue_prompt(prompt, config, callback);
@@ -136,13 +141,31 @@ public:
         return copy;
     }
 
+    /// Writes tokens, keys and values, and the last row of logits to a file from which restore() goes on. The
+    /// file appears when it is complete, in the place of what was there. Defined in session_file.hpp.
+    /// @throws FileError naming the file
+    void save(const std::filesystem::path& path) const;
+
+    /// A session that goes on where save() left one, with the same bits. It has the file's type of keys and
+    /// values; another in @p options is an error.
+    /// @param model  the one that the session was of: the same weights in the same formats
+    /// @throws FileError, FormatError  naming the file, what was expected and what was found: if it is no
+    ///                                 session, damaged, or of another model
+    /// @throws OptionError             if SessionOptions::kv_dtype is another than the file's
+    [[nodiscard]] static Session restore(const Gpt2Model& model, const std::filesystem::path& path,
+                                         const SessionOptions& options = {});
+
+    /// The same, from the bytes of a file; messages call it "memory".
+    [[nodiscard]] static Session restore(const Gpt2Model& model, std::span<const std::byte> file,
+                                         const SessionOptions& options = {});
+
     [[nodiscard]] KvDtype kv_dtype() const noexcept { return cache_.dtype(); }
 
     /// Bytes of keys and values that the next single token will read.
     [[nodiscard]] std::size_t cache_bytes_read() const noexcept { return cache_.bytes_read(position() + 1); }
 
 private:
-    friend void forward(std::span<const BatchItem>);
+    friend void forward(std::span<const BatchItem>, const Interrupt&);
 
     Session(std::shared_ptr<const detail::ModelState> model, std::shared_ptr<ThreadPool> pool,
             std::shared_ptr<Profile> profile, std::shared_ptr<Observer> observer, KvDtype kv_dtype)
@@ -151,14 +174,19 @@ private:
         tokens_.reserve(model_->transformer.config.n_positions);
     }
 
+    [[nodiscard]] static Session restore(const Gpt2Model& model, const SafetensorsFile& file,
+                                         const SessionOptions& options);
+
     /// Checks what forward() was given and lays out its rows.
     [[nodiscard]] static std::vector<Row> rows_of(std::span<const BatchItem> items);
 
     /// Takes rows of any sessions of the model through it; see Transformer::forward.
-    void pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening);
+    void pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening,
+              const Interrupt& interrupt);
 
     /// The same. @returns the logits [n, V] that were asked for
-    GPT2_HEAVY [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows);
+    GPT2_HEAVY [[nodiscard]] std::shared_ptr<const Tensor<float, 2>> run(std::span<const Row> rows,
+                                                                         const Interrupt& interrupt);
 
     GPT2_HEAVY std::vector<float> score_tokens(std::span<const TokenId> given);
 
@@ -166,24 +194,25 @@ private:
                                                 const GenerationConfig& config,
                                                 const StreamCallback& callback);
 
-    void extend(std::span<const TokenId> tokens, Overflow overflow);
+    void extend(std::span<const TokenId> tokens, Overflow overflow, const Interrupt& interrupt);
 
     /// Appends a token and leaves in head_ what decides the one after it, but no logits().
-    void read_screened(TokenId token, const Candidates& wanted);
+    void read_screened(TokenId token, const Candidates& wanted, const Interrupt& interrupt);
 
     /// The logits() after read_screened().
     void complete_logits();
 
     /// The session of the negative prompt, which has been read; none without guidance.
     [[nodiscard]] std::optional<Session> unguided_session(const GenerationConfig& config,
-                                                          TokenId last_of_context) const;
+                                                          TokenId last_of_context,
+                                                          const Interrupt& interrupt) const;
 
     /// Appends a token here and there.
-    void extend_both(TokenId token, Session* unguided, Overflow overflow);
+    void extend_both(TokenId token, Session* unguided, Overflow overflow, const Interrupt& interrupt);
 
     /// Writes the text. @param unguided  the session of the negative prompt; null if there is none
     /// @returns how
-    Screening write(Generation& generation, Overflow overflow, Session* unguided);
+    Screening write(Generation& generation, Overflow overflow, Session* unguided, const Interrupt& interrupt);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
@@ -264,10 +293,12 @@ inline std::vector<Row> Session::rows_of(std::span<const BatchItem> items) {
     return rows;
 }
 
-inline void Session::pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening) {
+inline void Session::pass(std::span<const Row> rows, float* logits, const ScreeningRequest* screening,
+                          const Interrupt& interrupt) {
     const Transformer& transformer = model_->transformer;
     const auto turn = pool_->take_turn();
-    const Compute compute{*model_->kernels, *pool_, profile_.get()};
+    const Compute compute{*model_->kernels, *pool_, profile_.get(),
+                          interrupt.possible() ? &interrupt : nullptr};
     const std::size_t chunk = std::min(rows.size(), detail::rows_per_pass);
     if (workspace_.rows < chunk) {
         workspace_ = Workspace(transformer.config, chunk);
@@ -285,22 +316,23 @@ inline void Session::pass(std::span<const Row> rows, float* logits, const Screen
     }
 }
 
-template <class> std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows) {
+template <class>
+std::shared_ptr<const Tensor<float, 2>> Session::run(std::span<const Row> rows, const Interrupt& interrupt) {
     const std::size_t V = model_->transformer.config.vocab_size;
     auto logits = std::make_shared<Tensor<float, 2>>(Tensor<float, 2>::Shape{detail::wanted_logits(rows), V});
-    pass(rows, logits->data(), nullptr);
+    pass(rows, logits->data(), nullptr, interrupt);
     for (std::size_t row = 0; row < logits->dim(0); ++row) {
         detail::require_finite((*logits)[row].flat());
     }
     return logits;
 }
 
-inline void forward(std::span<const BatchItem> items) {
+inline void forward(std::span<const BatchItem> items, const Interrupt& interrupt) {
     if (items.empty()) {
         return;
     }
     const std::vector<Row> rows = Session::rows_of(items);
-    const auto logits = items.front().session->run(rows);
+    const auto logits = items.front().session->run(rows, interrupt);
     // Nothing throws from here on: sessions have room for the tokens of all positions.
     auto read = rows.begin();
     std::size_t logit_row = 0;
@@ -363,20 +395,20 @@ template <class> std::vector<float> Session::score_tokens(std::span<const TokenI
 
 /// Appends tokens; where they do not fit and the options say to slide, the end of everything so far starts
 /// again from position 0. (Positions are learned and added at the input, so cached keys cannot move.)
-inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow) {
+inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow, const Interrupt& interrupt) {
     const Config& config = model_->transformer.config;
-    if (overflow == Overflow::error || tokens.size() <= config.n_positions - position()) {
-        forward(tokens);
+    if (overflow != Overflow::slide || tokens.size() <= config.n_positions - position()) {
+        forward(tokens, interrupt);
         return;
     }
     std::vector<TokenId> all(tokens_);
     all.insert(all.end(), tokens.begin(), tokens.end());
     const std::span<const TokenId> kept = slide_window(all, config.n_positions);
     truncate(0);
-    forward(kept);
+    forward(kept, interrupt);
 }
 
-inline void Session::read_screened(TokenId token, const Candidates& wanted) {
+inline void Session::read_screened(TokenId token, const Candidates& wanted, const Interrupt& interrupt) {
     const Transformer& transformer = model_->transformer;
     if (head_inputs_.size() == 0) {
         head_inputs_ = Tensor<float, 2>({2, transformer.config.n_embd});
@@ -384,7 +416,7 @@ inline void Session::read_screened(TokenId token, const Candidates& wanted) {
     const BatchItem item{this, {&token, 1}, Logits::last};
     const std::vector<Row> rows = rows_of({&item, 1});
     const ScreeningRequest screening{wanted, head_, head_inputs_[1].data()};
-    pass(rows, nullptr, &screening);
+    pass(rows, nullptr, &screening, interrupt);
     if (!head_.screened) {
         detail::require_finite(head_.logits.flat());
     }
@@ -406,31 +438,35 @@ inline void Session::complete_logits() {
 }
 
 inline std::optional<Session> Session::unguided_session(const GenerationConfig& config,
-                                                        TokenId last_of_context) const {
+                                                        TokenId last_of_context,
+                                                        const Interrupt& interrupt) const {
     if (!sampling::is_set(config, sampling::ProcessorKind::guidance_scale) || config.max_new_tokens == 0) {
         return std::nullopt;
     }
     Session session(model_, pool_, profile_, nullptr, kv_dtype());
     const std::span<const TokenId> negative(config.negative_prompt_ids);
-    session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1) : negative,
-                   config.overflow);
+    session.extend(negative.empty() ? std::span<const TokenId>(&last_of_context, 1)
+                                    : context_of(negative, config, model_->transformer.config.n_positions),
+                   config.overflow, interrupt);
     return session;
 }
 
-inline void Session::extend_both(TokenId token, Session* unguided, Overflow overflow) {
+inline void Session::extend_both(TokenId token, Session* unguided, Overflow overflow,
+                                 const Interrupt& interrupt) {
     const std::size_t room = model_->transformer.config.n_positions;
     if (unguided != nullptr && position() < room && unguided->position() < room) {
         const BatchItem items[] = {{this, {&token, 1}}, {unguided, {&token, 1}}};
-        gpt2::forward(items);
+        gpt2::forward(items, interrupt);
         return;
     }
-    extend({&token, 1}, overflow);
-    if (unguided != nullptr) {
-        unguided->extend({&token, 1}, overflow);
+    if (unguided != nullptr) { // first: an interrupt here leaves this session as it was
+        unguided->extend({&token, 1}, overflow, interrupt);
     }
+    extend({&token, 1}, overflow, interrupt);
 }
 
-inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided) {
+inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided,
+                                const Interrupt& interrupt) {
     const std::optional<ScreenedHead>& screen = model_->transformer.screen;
     Screening result;
     bool screened = false;
@@ -440,20 +476,25 @@ inline Screening Session::write(Generation& generation, Overflow overflow, Sessi
                                unguided == nullptr ? std::span<const float>()
                                                    : unguided->logits()[unguided->logit_rows_ - 1].flat());
     };
+    const auto read = [&](TokenId token) {
+        const auto wanted = screen && observer_ == nullptr ? generation.candidates() : std::nullopt;
+        if (!wanted || position() == model_->transformer.config.n_positions) {
+            screened = false;
+            extend_both(token, unguided, overflow, interrupt);
+            return;
+        }
+        read_screened(token, *wanted, interrupt);
+        screened = true;
+        if (head_.screened) {
+            ++result.tokens;
+            result.panels += head_.computed;
+            result.all += kernels::panel_count(screen->n_outputs());
+        }
+    };
     try {
-        while (const auto token = next()) {
-            const auto wanted = screen && observer_ == nullptr ? generation.candidates() : std::nullopt;
-            if (!wanted || position() == model_->transformer.config.n_positions) {
-                screened = false;
-                extend_both(*token, unguided, overflow);
-                continue;
-            }
-            read_screened(*token, *wanted);
-            screened = true;
-            if (head_.screened) {
-                ++result.tokens;
-                result.panels += head_.computed;
-                result.all += kernels::panel_count(screen->n_outputs());
+        for (auto token = next(); token; token = next()) {
+            if (!generation.completes([&] { read(*token); })) {
+                break;
             }
         }
     } catch (...) {
@@ -475,6 +516,7 @@ template <class>
 GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const GenerationConfig& config,
                                           const StreamCallback& callback) {
     const Config& shape = model_->transformer.config;
+    const Interrupt interrupt = interrupt_of(config);
     validate(config, shape);
     require_room(position() + prompt.size(), config, shape);
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
@@ -483,22 +525,35 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     if (prompt.empty() && logit_rows_ == 0) {
         throw OptionError("Session::generate: expected a prompt or logits to continue from, found neither");
     }
-    std::vector<TokenId> context(tokens_);
-    context.insert(context.end(), prompt.begin(), prompt.end());
+    std::vector<TokenId> all(tokens_);
+    all.insert(all.end(), prompt.begin(), prompt.end());
+    const std::span<const TokenId> context = context_of(all, config, shape.n_positions);
+    const bool truncated = context.size() < all.size();
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
-                          prompt.size());
-    std::optional<Session> unguided = unguided_session(config, context.back());
-    if (!prompt.empty()) {
-        extend(prompt, config.overflow);
+                          std::min(prompt.size(), context.size()));
+    std::optional<Session> unguided;
+    const auto read_prompts = [&] {
+        interrupt.check();
+        unguided = unguided_session(config, context.back(), interrupt);
+        if (truncated) {
+            truncate(0);
+            forward(context, interrupt);
+        } else if (!prompt.empty()) {
+            extend(prompt, config.overflow, interrupt);
+        }
+    };
+    Screening screening;
+    if (generation.completes(read_prompts)) {
+        screening = write(generation, config.overflow, unguided ? &*unguided : nullptr, interrupt);
     }
-    const Screening screening = write(generation, config.overflow, unguided ? &*unguided : nullptr);
     GenerationResult result = std::move(generation).finish();
     result.screening = screening;
     return result;
 }
 
 #if defined(GPT2_COMPILED)
-GPT2_INSTANCE std::shared_ptr<const Tensor<float, 2>> Session::run<void>(std::span<const Row>);
+GPT2_INSTANCE std::shared_ptr<const Tensor<float, 2>> Session::run<void>(std::span<const Row>,
+                                                                         const Interrupt&);
 GPT2_INSTANCE std::vector<float> Session::score_tokens<void>(std::span<const TokenId>);
 GPT2_INSTANCE GenerationResult Session::continue_prompt<void>(std::span<const TokenId>,
                                                               const GenerationConfig&, const StreamCallback&);

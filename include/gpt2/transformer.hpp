@@ -50,6 +50,7 @@ struct Transformer {
     /// @p screening, which needs a screen and one such row, its state does.
     /// Caches grow by what is written at the rows' positions; whose they are must not run another pass.
     /// @throws NumericError if keys or values exceed the type of a cache
+    /// @throws Interrupted  if Compute::interrupt says so, before a layer or the head
     void forward(const Compute& compute, std::span<const Row> rows, Workspace& work, float* logits,
                  const ScreeningRequest* screening = nullptr) const {
         const std::size_t C = config.n_embd;
@@ -60,6 +61,7 @@ struct Transformer {
         embed(compute, rows, x);
         observation.hidden_states(0, work.x);
         for (std::size_t layer = 0; layer < h.size(); ++layer) {
+            compute.check_interrupt();
             const Profile::Span span(compute.profile, "h", layer);
             const Block& block = h[layer];
             block.ln_1.forward(compute, x, rows.size(), normed);
@@ -71,6 +73,7 @@ struct Transformer {
         }
         observation.last_hidden_states(compute, ln_f, work.x);
 
+        compute.check_interrupt();
         std::size_t wanted = 0;
         for (std::size_t row = 0; row < rows.size(); ++row) {
             if (rows[row].wants_logits) {

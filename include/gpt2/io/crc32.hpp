@@ -35,10 +35,12 @@ inline constexpr auto crc32_tables = [] {
 }();
 
 /// CRC-32 of @p bytes: the reflected polynomial 0xedb88320, all bits inverted before and after (ISO 3309;
-/// zlib's crc32). Eight bytes at a time (Kounavis and Berry, "A Systematic Approach to Building High
-/// Performance, Software-based, CRC Generators", 2005).
-[[nodiscard]] inline std::uint32_t crc32(std::span<const std::byte> bytes) noexcept {
-    std::uint32_t crc = 0xffffffffu;
+/// zlib's crc32). @p before, the checksum of what lies before, makes it that of both. Eight bytes at a time
+/// (Kounavis and Berry, "A Systematic Approach to Building High Performance, Software-based, CRC Generators",
+/// 2005).
+[[nodiscard]] inline std::uint32_t crc32(std::span<const std::byte> bytes,
+                                         std::uint32_t before = 0) noexcept {
+    std::uint32_t crc = ~before;
     std::size_t at = 0;
     for (; at + 8 <= bytes.size(); at += 8) {
         std::uint64_t word = 0;
