@@ -14,10 +14,13 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 // gpt2-generate: continues a text on the command line. See --help.
 
@@ -149,10 +152,11 @@ public:
         }
         gpt2::Session session(model_, how);
         machine_.kv_dtype = to_string(session.kv_dtype());
+        if (config_.num_return_sequences > 1 || config_.num_beams > 1) {
+            return write_together(prompt, tokens, how);
+        }
         for (std::int64_t i = 0; i < options_.n; ++i) {
-            if (!options_.json && options_.n > 1) {
-                print("=== " + std::to_string(i + 1) + " of " + std::to_string(options_.n) + " ===\n");
-            }
+            print_banner(i, options_.n);
             if (const int signal = write_one(session, prompt, tokens,
                                              options_.generation.sample + static_cast<std::uint64_t>(i))) {
                 return signal;
@@ -168,6 +172,47 @@ private:
         return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
             .candidates()
             .has_value();
+    }
+
+    void print_banner(std::int64_t i, std::int64_t n) const {
+        if (!options_.json && n > 1) {
+            print("=== " + std::to_string(i + 1) + " of " + std::to_string(n) + " ===\n");
+        }
+    }
+
+    /// All texts at once, each printed when all are complete.
+    int write_together(std::string_view prompt, const std::vector<gpt2::TokenId>& tokens,
+                       const gpt2::SessionOptions& how) {
+        std::vector<gpt2::GenerationResult> results;
+        int signal = 0;
+        const bool has_beams = config_.num_beams > 1;
+        if (has_beams) { // before the end there is nothing to keep: an interrupt ends the program
+            results = model_.generate_batch(std::span(&tokens, 1), config_, {}, how);
+        } else {
+            const InterruptScope scope;
+            const auto callback = [](std::size_t, const gpt2::GeneratedToken&) {
+                return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
+            };
+            results = model_.generate_batch(std::span(&tokens, 1), config_, callback, how);
+            signal = InterruptScope::signal();
+        }
+        for (std::size_t i = 0; i < results.size(); ++i) {
+            print_banner(static_cast<std::int64_t>(i), static_cast<std::int64_t>(results.size()));
+            Sample sample{.prompt = prompt,
+                          .prompt_tokens = tokens.size(),
+                          .number = config_.sample + (has_beams ? 0 : i),
+                          .interrupted =
+                              signal != 0 && results[i].finish_reason == gpt2::FinishReason::callback,
+                          .result = std::move(results[i])};
+            if (options_.echo) {
+                print(prompt);
+            }
+            if (!options_.json) {
+                print(sample.result.text);
+            }
+            report(sample);
+        }
+        return signal;
     }
 
     int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,

@@ -37,7 +37,9 @@ Examples:
   gpt2-generate "There was once a poor woodcutter who"
   gpt2-generate --seed 42 --max-new-tokens 200 --stop "The End" "It was a dark and stormy night, and"
   gpt2-generate --model gpt2-medium --weights float16 --stats < prompt.txt
-  gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text)";
+  gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
+  gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
+  gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time")";
 
 /// "0,2,3"
 std::vector<std::size_t> whole_numbers(const std::string& list) {
@@ -245,6 +247,39 @@ void add_preset(CLI::App& app, Options& o) {
         ->transform(choice({{"reach", "reach"}, {"within", "within"}}, "reach or within"));
 }
 
+/// Several texts at once, and beams.
+void add_sequences(CLI::App& app, Options& o) {
+    gpt2::GenerationConfig& g = o.generation;
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)
+            ->type_name(type)
+            ->group("Several texts at once, printed when all are complete");
+    };
+    const auto whole = integer<std::int64_t>();
+    add("--num-return-sequences", g.num_return_sequences, "N",
+        "As --n, in much less time for all of them; with beams the N best")
+        ->transform(whole)
+        ->excludes("--n");
+    add("--num-beams", g.num_beams, "N",
+        "Follow N texts and take the most probable one. Nothing is drawn then, except with\n"
+        "--do-sample or an option of the group Drawing")
+        ->transform(whole)
+        ->excludes("--n");
+    add("--length-penalty", g.length_penalty, "P",
+        "The score is the log-probability / length^P (default 1); more for longer texts")
+        ->transform(number());
+    add("--early-stopping", o.early_stopping, "false|true|never",
+        "With N complete texts, end when it is unlikely that a better one comes (false, default),\n"
+        "at once (true), or when none can come (never)")
+        ->transform(
+            choice({{"false", "false"}, {"true", "true"}, {"never", "never"}}, "false, true or never"));
+    add("--num-beam-groups", g.num_beam_groups, "G", "Divide the beams into G groups that differ")
+        ->transform(whole);
+    add("--diversity-penalty", g.diversity_penalty, "D",
+        "Subtract D for each beam of an earlier group that chooses the same token")
+        ->transform(number());
+}
+
 void add_output(CLI::App& app, Options& o) {
     const std::string group = "Output";
     app.add_flag("--echo", o.echo, "Print the prompt before the text")->group(group);
@@ -346,10 +381,19 @@ void complete(const CLI::App& app, Options& o) {
     g.overflow = o.overflow == "slide" ? gpt2::Overflow::slide : gpt2::Overflow::error;
     g.do_sample = app.count("--greedy") == 0;
     complete_processors(app, o);
+    if (!o.early_stopping.empty()) {
+        using gpt2::sampling::EarlyStopping;
+        g.early_stopping = o.early_stopping == "true"    ? EarlyStopping::on
+                           : o.early_stopping == "never" ? EarlyStopping::never
+                                                         : EarlyStopping::off;
+    }
     const auto options =
         app.get_options([](const CLI::Option* option) { return option->get_group() == drawing; });
     const bool none_given = std::all_of(options.begin(), options.end(),
                                         [](const CLI::Option* option) { return option->count() == 0; });
+    if (g.num_beams > 1 && none_given && !any_given(app, {"--do-sample", "--preset"})) {
+        g.do_sample = false;
+    }
     if (g.do_sample && none_given && app.count("--preset") == 0) {
         g.temperature = 0.8f;
         g.top_k = 40;
@@ -364,6 +408,9 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(
             "--n " + std::to_string(o.n) +
             " would write the same text every time: with --greedy or --temperature 0 nothing is drawn");
+    }
+    if (o.screen_head && (g.num_return_sequences > 1 || g.num_beams > 1)) {
+        throw UsageError("--screen-head is set but has no effect with --num-return-sequences or --num-beams");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
@@ -394,6 +441,7 @@ std::optional<Options> parse(int argc, char** argv) {
     add_drawing(app, o);
     add_penalties(app, o);
     add_words(app, o);
+    add_sequences(app, o);
     add_output(app, o);
     add_machine(app, o);
     try {
