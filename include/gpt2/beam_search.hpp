@@ -120,7 +120,8 @@ public:
         }
         std::size_t number = 0;
         for (const Group& group : groups_) {
-            for (const sampling::Beam& beam : group.scorer.beams()) {
+            const auto beams = group.done() ? std::span<const sampling::Beam>() : group.scorer.beams();
+            for (const sampling::Beam& beam : beams) {
                 pass.add(sessions_[number++], {&beam.tokens.back(), 1});
             }
         }
@@ -133,15 +134,18 @@ public:
         std::map<TokenId, std::size_t> chosen; // by how many beams of the groups so far
         std::size_t first = 0;                 // of the group's beams
         for (Group& group : groups_) {
+            if (group.done()) {
+                continue;
+            }
             const std::size_t n_before = group.scorer.beams().size();
-            if (!group.done()) {
-                advance(group, first, chosen);
-            }
+            advance(group, first, chosen);
             for (const sampling::Beam& beam : group.scorer.beams()) {
-                parents.push_back(step_ == 0 ? 0 : first + beam.parent);
                 ++chosen[beam.tokens.back()];
+                if (!group.done()) {
+                    parents.push_back(first + beam.parent);
+                }
             }
-            first += step_ == 0 ? 0 : n_before;
+            first += step_ == 0 ? 0 : n_before; // all begin with one beam
         }
         ++step_;
         sessions_.choose(parents);
@@ -192,7 +196,7 @@ private:
         const std::size_t n = 2 * (n_beams_ / groups_.size());
         candidates_.clear();
         for (std::size_t i = 0; i < beams.size(); ++i) {
-            const std::size_t number = step_ == 0 ? 0 : first + i;
+            const std::size_t number = first + i;
             log_softmax(sessions_[number].logits()[0].flat(), model_.kernels->exp_shifted, logprobs_);
             sampler_.restart(prompt_, beams[i].tokens);
             const std::span<const float> scores = sampler_.scores(diversified(chosen), xtc_number(number));

@@ -120,7 +120,7 @@ class BeamScorer {
 public:
     explicit BeamScorer(const BeamOptions& options) : options_(options), complete_(options), beams_(1) {}
 
-    /// The beams that go on, best first; none when done().
+    /// The beams, best first, as the last step left them. They go on unless done().
     [[nodiscard]] std::span<const Beam> beams() const noexcept { return beams_; }
 
     /// Takes a step. Of the candidates, best first, one that ends its text is complete if there are fewer
@@ -139,17 +139,16 @@ public:
         }
         ++length_;
         beams_ = std::move(next);
-        if (!candidates.empty() && complete_.suffice(candidates.front().score, length_)) {
-            beams_.clear();
-        } else if (length_ == options_.max_new_tokens) {
-            for (Beam& beam : beams_) {
-                complete_.add(std::move(beam));
+        done_ = beams_.empty() || complete_.suffice(candidates.front().score, length_);
+        if (!done_ && length_ == options_.max_new_tokens) {
+            for (const Beam& beam : beams_) {
+                complete_.add(beam);
             }
-            beams_.clear();
+            done_ = true;
         }
     }
 
-    [[nodiscard]] bool done() const noexcept { return beams_.empty(); }
+    [[nodiscard]] bool done() const noexcept { return done_; }
 
     /// The complete texts, at most num_beams, in the order in which they were found. All of them when done().
     [[nodiscard]] const std::vector<BeamHypothesis>& complete() const noexcept { return complete_.texts(); }
@@ -168,6 +167,7 @@ private:
     BeamHypotheses complete_;
     std::vector<Beam> beams_;
     std::size_t length_ = 0;
+    bool done_ = false;
 };
 
 } // namespace gpt2::sampling
