@@ -269,8 +269,8 @@ void add_sequences(CLI::App& app, Options& o) {
         "The score is the log-probability / length^P (default 1); more for longer texts")
         ->transform(number());
     add("--early-stopping", o.early_stopping, "false|true|never",
-        "With N complete texts, end when it is unlikely that a better one comes (false, default),\n"
-        "at once (true), or when none can come (never)")
+        "With N complete texts, end when a better one is unlikely (false, default), at\n"
+        "once (true), or when none can come (never)")
         ->transform(
             choice({{"false", "false"}, {"true", "true"}, {"never", "never"}}, "false, true or never"));
     add("--num-beam-groups", g.num_beam_groups, "G", "Divide the beams into G groups that differ")

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/compiled.hpp"
+#include "gpt2/error.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/profile.hpp"
