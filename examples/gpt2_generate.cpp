@@ -17,10 +17,13 @@
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <span>
 #include <sstream>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
+#include <vector>
 
 // gpt2-generate: continues a text on the command line. See --help.
 
@@ -163,6 +166,9 @@ public:
             require_page(tokens.size());
         }
         machine_.kv_dtype = to_string(session.kv_dtype());
+        if (config_.num_return_sequences > 1 || config_.num_beams > 1) {
+            return write_together(prompt, tokens, how);
+        }
         const std::int64_t n = options_.n.value_or(1);
         for (std::int64_t i = 0; i < n || n == 0; ++i) {
             announce(i + 1, n);
@@ -184,6 +190,41 @@ public:
 
 private:
     using Clock = std::chrono::steady_clock;
+
+    /// All texts at once, each printed when all are complete.
+    int write_together(std::string_view prompt, const std::vector<gpt2::TokenId>& tokens,
+                       const gpt2::SessionOptions& how) {
+        std::vector<gpt2::GenerationResult> results;
+        int signal = 0;
+        const bool has_beams = config_.num_beams > 1;
+        if (has_beams) { // before the end there is nothing to keep: an interrupt ends the program
+            results = model_.generate_batch(std::span(&tokens, 1), config_, {}, how);
+        } else {
+            const InterruptScope scope;
+            const auto callback = [](std::size_t, const gpt2::GeneratedToken&) {
+                return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
+            };
+            results = model_.generate_batch(std::span(&tokens, 1), config_, callback, how);
+            signal = InterruptScope::signal();
+        }
+        for (std::size_t i = 0; i < results.size(); ++i) {
+            announce(static_cast<std::int64_t>(i) + 1, static_cast<std::int64_t>(results.size()));
+            Sample sample{.prompt = prompt,
+                          .prompt_tokens = tokens.size(),
+                          .number = config_.sample + (has_beams ? 0 : i),
+                          .interrupted =
+                              signal != 0 && results[i].finish_reason == gpt2::FinishReason::callback,
+                          .result = std::move(results[i])};
+            if (options_.echo) {
+                print(prompt);
+            }
+            if (!options_.json) {
+                print(sample.result.text);
+            }
+            report(sample);
+        }
+        return signal;
+    }
 
     /// The line before a text.
     void announce(std::int64_t i, std::int64_t n) const {

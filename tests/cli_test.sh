@@ -86,6 +86,17 @@ refused 2 "same text" --greedy --n 2 "$prompt"
 refused 2 "same text" --temperature 0 --n 2 "$prompt"
 refused 2 "--n is 0" --n 0 "$prompt"
 refused 2 "--n is -2" --n -2 "$prompt"
+refused 2 "num_return_sequences is 0" --num-return-sequences 0 "$prompt"
+refused 2 "num_return_sequences is 2, expected 1 while num_beams is 1 and do_sample is false" --greedy --num-return-sequences 2 "$prompt"
+refused 2 "excludes" --n 2 --num-return-sequences 2 "$prompt"
+refused 2 "no effect with --num-return-sequences" --screen-head --num-return-sequences 2 "$prompt"
+refused 2 "no effect with --num-return-sequences" --screen-head --num-beams 2 "$prompt"
+refused 2 "excludes" --n 2 --num-beams 2 "$prompt"
+refused 2 "num_return_sequences is 3, expected at most num_beams, 2" --num-beams 2 --num-return-sequences 3 "$prompt"
+refused 2 "length_penalty is set but has no effect while num_beams is 1" --length-penalty 2 "$prompt"
+refused 2 "seed is set but has no effect while do_sample is false" --num-beams 2 --seed 1 "$prompt"
+refused 2 "expected false, true or never, found maybe" --num-beams 2 --early-stopping maybe "$prompt"
+refused 2 "diversity_penalty is not set" --num-beams 4 --num-beam-groups 2 "$prompt"
 refused 2 "--threads is 0" --threads 0 "$prompt"
 refused 2 "--threads is -1" --threads -1 "$prompt"
 refused 2 "--threads excludes --processors" --processors 0 --threads 1 "$prompt"
@@ -243,6 +254,27 @@ equal "lines of --json" "$(wc -l <out.txt)" 3
 second=$(sed -n 2p out.txt)
 run --seed 42 --max-new-tokens 24 --sample 1 --json "$prompt"
 equal "--sample 1 is the second of --n" "$out" "$second"
+run --seed 42 --max-new-tokens 24 --num-return-sequences 3 --json "$prompt"
+equal "--num-return-sequences, the second text" "$(sed -n 2p out.txt)" "$second"
+equal "lines of --json, all at once" "$(wc -l <out.txt)" 3
+run --seed 42 --max-new-tokens 24 --n 3 --echo "$prompt"
+three=$out
+run --seed 42 --max-new-tokens 24 --num-return-sequences 3 --echo --stats "$prompt"
+equal "--num-return-sequences" "$out" "$three"
+contains "--stats of the last of all" "$err" "seed 42, sample 2"
+run --num-beams 4 --max-new-tokens 12 --num-return-sequences 2 --stats "$prompt"
+beams=$out
+contains "--num-beams" "$out" "=== 2 of 2 ==="
+contains "--stats with --num-beams" "$err" "finished   length, score -"
+run --num-beams 4 --max-new-tokens 12 --num-return-sequences 2 --greedy --early-stopping false --length-penalty 1 "$prompt"
+equal "--num-beams, the defaults spelled out" "$out" "$beams"
+run --num-beams 4 --max-new-tokens 12 --json "$prompt"
+contains "--json with --num-beams" "$out" '"score":-'
+contains "the best text" "$beams" "$(sed 's/.*"text":"\([^"]*\)".*/\1/' out.txt)"
+run --num-beams 3 --max-new-tokens 12 --top-k 20 --seed 5 --json "$prompt"
+contains "drawn beams" "$out" '"seed":5,"sample":0,"score":-'
+run --num-beams 4 --num-beam-groups 2 --diversity-penalty 0.5 --early-stopping never --max-new-tokens 6 "$prompt"
+equal "status with groups of beams" "$status" 0
 contains "json" "$second" '"finish_reason":"length","prompt_tokens":'
 contains "json" "$second" '"seed":42,"sample":1}'
 

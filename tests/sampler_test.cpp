@@ -14,6 +14,7 @@
 #include <limits>
 #include <new>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -507,6 +508,12 @@ TEST_CASE("log_softmax against double") {
                 REQUIRE(std::isfinite(found));
                 CHECK(std::fabs(found - (static_cast<double>(logits[i]) - std::log(sum))) < 5e-7);
             }
+            std::vector<float> all(n);
+            gpt2::log_softmax(logits, exp, all);
+            for (std::size_t i = 0; i < n; ++i) {
+                CHECK(all[i] ==
+                      static_cast<float>(gpt2::log_softmax(logits, static_cast<TokenId>(i), exp, scratch)));
+            }
         }
     }
     CHECK_THROWS_AS((void)gpt2::log_softmax(std::vector<float>{1.0f}, 1, exponentials()[0], scratch),
@@ -516,6 +523,58 @@ TEST_CASE("log_softmax against double") {
     CHECK_THROWS_AS(
         (void)gpt2::log_softmax(std::vector<float>{1.0f, -infinity}, 0, exponentials()[0], scratch),
         gpt2::NumericError);
+    std::vector<float> out(2);
+    CHECK_THROWS_AS(gpt2::log_softmax(std::vector<float>{1.0f, infinity}, exponentials()[0], out),
+                    gpt2::NumericError);
+}
+
+TEST_CASE("scores are those that next() draws from") {
+    Numbers random(15);
+    std::vector<float> logits(300);
+    std::generate(logits.begin(), logits.end(), [&] { return random.between(-8.0, 4.0); });
+    for (const gpt2::GenerationConfig& config :
+         {gpt2::GenerationConfig{.do_sample = true},
+          gpt2::GenerationConfig{.do_sample = true, .temperature = 0.7f, .repetition_penalty = 1.3f},
+          gpt2::GenerationConfig{.do_sample = true, .temperature = 0.5f, .top_k = 20, .top_p = 0.8f}}) {
+        Sampler sampler(config, {.size = logits.size(), .eos = {}, .breakers = {}});
+        sampler.note(std::vector<TokenId>{1, 2, 3});
+        const std::vector<double> expected = sampler.probabilities(logits);
+        const std::span<const float> scores = sampler.scores(logits);
+        REQUIRE(scores.size() == logits.size());
+        double sum = 0.0;
+        for (const float s : scores) {
+            sum += std::exp(static_cast<double>(s));
+        }
+        for (std::size_t i = 0; i < scores.size(); ++i) {
+            CHECK(std::exp(static_cast<double>(scores[i])) / sum ==
+                  doctest::Approx(expected[i]).epsilon(1e-5));
+            CHECK((scores[i] == -infinity) == (expected[i] == 0.0));
+        }
+    }
+}
+
+TEST_CASE("restart forgets the text before, and knows the new one") {
+    const gpt2::GenerationConfig config{.do_sample = true,
+                                        .repetition_penalty = 1.3f,
+                                        .penalty_last_n = 4,
+                                        .no_repeat_ngram_size = 2,
+                                        .min_new_tokens = 2};
+    const gpt2::sampling::Vocabulary vocabulary{.size = 10, .eos = 9, .breakers = {}};
+    std::vector<float> logits(10, 1.0f);
+    Sampler sampler(config, vocabulary);
+    sampler.note(std::vector<TokenId>{8, 7, 6, 5, 4, 3});
+    sampler.accept(2);
+    for (const std::size_t n : {0u, 1u, 3u}) {
+        const std::vector<TokenId> text(n, 1);
+        sampler.restart(std::vector<TokenId>{3, 1, 2}, text);
+        Sampler fresh(config, vocabulary);
+        fresh.note(std::vector<TokenId>{3, 1, 2});
+        for (const TokenId token : text) {
+            fresh.accept(token);
+        }
+        CHECK(sampler.probabilities(logits) == fresh.probabilities(logits));
+        CHECK((sampler.probabilities(logits)[9] == 0.0) == (n < 2));
+    }
 }
 
 TEST_CASE("every exp of this machine keeps the promises of ExpShifted and draws the same tokens") {

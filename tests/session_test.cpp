@@ -305,6 +305,52 @@ TEST_CASE("fork: two sessions that go their own ways") {
     CHECK(mismatch(empty.forward(tokens(3)), fresh_logits(model(), tokens(3))) == "");
 }
 
+TEST_CASE("follow: what fork would give, whatever the session held before") {
+    const auto shared = tokens(100);
+    const auto more = tokens(5, 2);
+    for (const KvDtype cache : {KvDtype::float32, KvDtype::float16}) {
+        const gpt2::SessionOptions options{.pool = nullptr, .kv_dtype = cache};
+        for (const std::size_t n_shared : {0u, 1u, 63u, 64u, 65u, 100u}) {
+            for (const std::size_t n_left : {0u, 1u, 40u}) {
+                for (const std::size_t n_right : {0u, 1u, 30u}) {
+                    std::vector<TokenId> left(shared.begin(),
+                                              shared.begin() + static_cast<std::ptrdiff_t>(n_shared));
+                    std::vector<TokenId> right = left;
+                    const auto left_end = tokens(n_left, 3);
+                    const auto right_end = tokens(n_right, 4);
+                    left.insert(left.end(), left_end.begin(), left_end.end());
+                    right.insert(right.end(), right_end.begin(), right_end.end());
+                    Session follower(model(), options);
+                    Session leader(model(), options);
+                    for (const auto& [session, all] :
+                         {std::pair(&follower, &left), std::pair(&leader, &right)}) {
+                        if (!all->empty()) {
+                            session->forward(*all);
+                        }
+                    }
+                    follower.follow(leader);
+                    CHECK(std::ranges::equal(follower.tokens(), right));
+                    CHECK(std::ranges::equal(follower.logits().flat(), leader.logits().flat()));
+                    right.insert(right.end(), more.begin(), more.end());
+                    CHECK(mismatch(follower.forward(more), fresh_logits(model(), right, cache)) == "");
+                }
+            }
+        }
+        Session itself(model(), options);
+        itself.forward(shared);
+        itself.follow(itself);
+        CHECK(std::ranges::equal(itself.tokens(), shared));
+    }
+    Session session(model());
+    session.forward(shared);
+    const Gpt2Model another = make(test::odd_config());
+    const Session stranger(another);
+    const Session narrow(model(), {.pool = nullptr, .kv_dtype = KvDtype::float16});
+    check_unchanged<OptionError>(model(), session, [&] { session.follow(stranger); },
+                                 {"follow", "same model"});
+    check_unchanged<OptionError>(model(), session, [&] { session.follow(narrow); }, {"follow", "same type"});
+}
+
 TEST_CASE("score") {
     const auto all = tokens(140);
     Session session(model());

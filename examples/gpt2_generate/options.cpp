@@ -39,6 +39,8 @@ Examples:
   gpt2-generate --seed 42 --max-new-tokens 200 --stop "The End" "It was a dark and stormy night, and"
   gpt2-generate --model gpt2-medium --weights float16 --stats < prompt.txt
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
+  gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
+  gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
@@ -321,6 +323,39 @@ void add_original(CLI::App& app, Options& o) {
         ->excludes("--interactive");
 }
 
+/// Several texts at once, and beams.
+void add_sequences(CLI::App& app, Options& o) {
+    gpt2::GenerationConfig& g = o.generation;
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)
+            ->type_name(type)
+            ->group("Several texts at once, printed when all are complete");
+    };
+    const auto whole = integer<std::int64_t>();
+    add("--num-return-sequences", g.num_return_sequences, "N",
+        "As --n, in much less time for all of them; with beams the N best")
+        ->transform(whole)
+        ->excludes("--n");
+    add("--num-beams", g.num_beams, "N",
+        "Follow N texts and take the most probable one. Nothing is drawn then, except with\n"
+        "--do-sample or an option of the group Drawing")
+        ->transform(whole)
+        ->excludes("--n");
+    add("--length-penalty", g.length_penalty, "P",
+        "The score is the log-probability / length^P (default 1); more for longer texts")
+        ->transform(number());
+    add("--early-stopping", o.early_stopping, "false|true|never",
+        "With N complete texts, end when a better one is unlikely (false, default), at\n"
+        "once (true), or when none can come (never)")
+        ->transform(
+            choice({{"false", "false"}, {"true", "true"}, {"never", "never"}}, "false, true or never"));
+    add("--num-beam-groups", g.num_beam_groups, "G", "Divide the beams into G groups that differ")
+        ->transform(whole);
+    add("--diversity-penalty", g.diversity_penalty, "D",
+        "Subtract D for each beam of an earlier group that chooses the same token")
+        ->transform(number());
+}
+
 void add_output(CLI::App& app, Options& o) {
     const std::string group = "Output";
     app.add_flag("--echo", o.echo, "Print the prompt before the text")->group(group);
@@ -470,10 +505,19 @@ void complete(const CLI::App& app, Options& o) {
     g.do_sample = app.count("--greedy") == 0;
     g.logprobs = o.logprobs || o.show_probabilities;
     complete_processors(app, o);
+    if (!o.early_stopping.empty()) {
+        using gpt2::sampling::EarlyStopping;
+        g.early_stopping = o.early_stopping == "true"    ? EarlyStopping::on
+                           : o.early_stopping == "never" ? EarlyStopping::never
+                                                         : EarlyStopping::off;
+    }
     const auto options =
         app.get_options([](const CLI::Option* option) { return option->get_group() == drawing; });
     const bool none_given = std::all_of(options.begin(), options.end(),
                                         [](const CLI::Option* option) { return option->count() == 0; });
+    if (g.num_beams > 1 && none_given && !any_given(app, {"--do-sample", "--preset"})) {
+        g.do_sample = false;
+    }
     if (g.do_sample && none_given && app.count("--preset") == 0 && !o.original) {
         g.temperature = 0.8f;
         g.top_k = 40;
@@ -500,6 +544,9 @@ void complete(const CLI::App& app, Options& o) {
     if (o.interactive && (o.save_session || o.load_session)) { // as the original's scripts are
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
                          " needs a prompt on the command line or in a file, but prompts are asked for");
+    }
+    if (o.screen_head && (g.num_return_sequences > 1 || g.num_beams > 1)) {
+        throw UsageError("--screen-head is set but has no effect with --num-return-sequences or --num-beams");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
@@ -541,6 +588,7 @@ std::optional<Options> parse(int argc, char** argv) {
     add_drawing(app, o);
     add_penalties(app, o);
     add_words(app, o);
+    add_sequences(app, o);
     add_output(app, o);
     add_machine(app, o);
     try {

@@ -52,9 +52,10 @@ struct Options {
     std::vector<std::string> dry_breakers; ///< instead of its own
     gpt2::sampling::Xtc xtc;
     gpt2::sampling::Mirostat mirostat;
-    std::string top_k_ties; ///< keep, cut or, if it was not given, empty
-    std::string top_p_rule; ///< reach, within or empty
-    Words words;            ///< what of it needs a tokenizer
+    std::string top_k_ties;     ///< keep, cut or, if it was not given, empty
+    std::string top_p_rule;     ///< reach, within or empty
+    std::string early_stopping; ///< false, true, never or empty
+    Words words;                ///< what of it needs a tokenizer
 };
 
 /// Reads the command line.

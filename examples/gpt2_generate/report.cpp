@@ -75,6 +75,9 @@ std::string stats_text(const Machine& machine, const Sample& sample) {
         out += format(", seed %llu, sample %llu", static_cast<unsigned long long>(*r.seed),
                       static_cast<unsigned long long>(sample.number));
     }
+    if (r.score) {
+        out += format(", score %.4f", *r.score);
+    }
     return out + "\n";
 }
 
@@ -127,6 +130,9 @@ std::string json_line(const Machine& machine, const Sample& sample, bool with_st
     if (r.seed) {
         line["seed"] = *r.seed;
         line["sample"] = sample.number;
+    }
+    if (r.score) {
+        line["score"] = *r.score;
     }
     if (with_stats) {
         const double tpot = r.tpot.count();

@@ -105,6 +105,9 @@ struct GenerationResult {
     Seconds ttft{};  ///< time to first token: from the start of generate() until the first token is known
     Seconds tpot{};  ///< time per output token after the first, on average; 0 for fewer than two
     Seconds total{}; ///< from the start of generate() to its end
+
+    /// Of beam search: the sum of the log-probabilities after the processors / length^length_penalty.
+    std::optional<double> score;
 };
 
 namespace detail {
@@ -227,6 +230,13 @@ public:
                                                                 : FinishReason::cancelled);
             return false;
         }
+    }
+
+    /// Takes a token that somebody else chose, and calls the callback.
+    /// @param logprob  for GenerationResult::logprobs, if these are asked for
+    /// @pre  not done()
+    void take(TokenId token, float logprob) {
+        accept(token, config_.logprobs ? std::optional(logprob) : std::nullopt);
     }
 
     /// The result. Before done() it is that of a text which the caller ended, as a callback would have.

@@ -5,6 +5,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/generation_config.hpp"
 #include "gpt2/sampling/selection.hpp"
+#include "gpt2/sequence_checks.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -280,6 +281,7 @@ inline void validate(const GenerationConfig& config, const Config& model) {
     }
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
+    detail::validate_sequences(config);
 }
 
 /// Checks that a text fits into the context.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/config.hpp"
+#include "gpt2/sampling/beam_scorer.hpp"
 #include "gpt2/sampling/constraints.hpp"
 #include "gpt2/sampling/mirostat.hpp"
 #include "gpt2/sampling/penalties.hpp"
@@ -127,6 +128,22 @@ struct GenerationConfig {
     /// Ends the text when a stop is requested of its std::stop_source, which any thread may do at any time:
     /// within the work of one layer, in the prompt too. The result is the text so far.
     std::stop_token cancellation{};
+    /// How many texts Gpt2Model::generate_batch writes from each prompt, 1 or more: those of `sample` and of
+    /// the numbers that follow it; with beams the best, at most num_beams.
+    std::int64_t num_return_sequences = 1;
+    /// Above 1: beam search. The texts that are followed at once, to find one that is more probable as a
+    /// whole.
+    std::int64_t num_beams = 1;
+    /// The score of a text is the sum of its log-probabilities / length^length_penalty: above 0 favours long
+    /// texts, below 0 short ones. Without a value 1.
+    std::optional<float> length_penalty{};
+    /// When a search with num_beams complete texts ends. Without a value sampling::EarlyStopping::off.
+    std::optional<sampling::EarlyStopping> early_stopping{};
+    /// Divides the beams into so many groups, each of which keeps away from what the earlier ones choose.
+    std::int64_t num_beam_groups = 1;
+    /// Subtracted from the log-probability of a token for each beam of an earlier group that chooses it at
+    /// the same place. Above 0; with groups only.
+    std::optional<float> diversity_penalty{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

@@ -52,10 +52,15 @@ public:
         return n_blocks_ * n * (block_bytes() / kernels::kv_block);
     }
 
-    /// Takes the first @p n positions over from a cache of the same shape and type.
-    void copy_prefix(const KvCache& from, std::size_t n) noexcept {
-        const std::size_t rows = (n + kernels::kv_block - 1) / kernels::kv_block;
-        std::copy_n(from.memory_.data(), rows * row_blocks() * block_bytes(), memory_.data());
+    /// Takes positions @p begin to @p end over from a cache of the same shape and type. (And what shares
+    /// their 64 positions: the positions before @p begin must be the same in both.)
+    void copy(const KvCache& from, std::size_t begin, std::size_t end) noexcept {
+        const std::size_t row_bytes = row_blocks() * block_bytes();
+        const std::size_t first = begin / kernels::kv_block * row_bytes;
+        const std::size_t last = (end + kernels::kv_block - 1) / kernels::kv_block * row_bytes;
+        if (begin < end) {
+            std::copy_n(from.memory_.data() + first, last - first, memory_.data() + first);
+        }
     }
 
     /// Stores keys and values of one head; see kernels::WriteKvArgs, of which the cache knows the head size

@@ -195,6 +195,17 @@ private:
     float threshold_ = 0.0f;
 };
 
+/// log of the sum of e^(x_i - largest).
+/// @param scratch  [V]
+[[nodiscard]] inline double log_sum(std::span<const float> x, float largest, ExpShifted exp, float* scratch) {
+    exp(x.data(), largest, scratch, x.size());
+    double sum = 0.0;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        sum += static_cast<double>(scratch[i]);
+    }
+    return portable_log(sum);
+}
+
 } // namespace detail
 
 /// log softmax(logits)[token] = x - m - log(sum of e^(x_i - m)), m the largest logit. The exponentials
@@ -211,14 +222,21 @@ private:
     detail::require_finite(logits);
     const float largest = detail::max_of(logits);
     scratch.resize(logits.size());
-    exp(logits.data(), largest, scratch.data(), logits.size());
-    double sum = 0.0;
-    for (const float e : scratch) {
-        sum += static_cast<double>(e);
-    }
     const double x =
         static_cast<double>(logits[static_cast<std::size_t>(token)]) - static_cast<double>(largest);
-    return x - detail::portable_log(sum);
+    return x - detail::log_sum(logits, largest, exp, scratch.data());
+}
+
+/// out[i] = log softmax(logits)[i] for all tokens, each as the function above has it, rounded to float.
+/// @param out  [V], no part of the logits
+/// @throws NumericError if a logit is not finite
+inline void log_softmax(std::span<const float> logits, ExpShifted exp, std::span<float> out) {
+    detail::require_finite(logits);
+    const float largest = detail::max_of(logits);
+    const double log_sum = detail::log_sum(logits, largest, exp, out.data());
+    for (std::size_t i = 0; i < logits.size(); ++i) {
+        out[i] = static_cast<float>(static_cast<double>(logits[i]) - static_cast<double>(largest) - log_sum);
+    }
 }
 
 } // namespace gpt2

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "gpt2/batch_generation.hpp"
+#include "gpt2/beam_search.hpp"
 #include "gpt2/build_check.hpp"
 #include "gpt2/compiled.hpp"
 #include "gpt2/io/checkpoint.hpp"
@@ -153,11 +155,51 @@ public:
         return tokens;
     }
 
-    /// Continues @p prompt in a session of its own, on the process-wide thread pool.
+    /// Continues @p prompt in a session of its own, on the process-wide thread pool. With num_beams above 1
+    /// it searches for the text with the best score (beam_search.hpp); the callback is called when it is
+    /// known.
     /// @throws as Session::generate
     GenerationResult generate(std::string_view prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {}) const {
+        if (config.num_beams > 1) {
+            detail::require_one_text(config);
+            const std::string text(prompt);
+            const auto each = [&](std::size_t, const GeneratedToken& token) { return callback(token); };
+            return std::move(generate_batch({&text, 1}, config, callback ? each : BatchCallback()).front());
+        }
         return Session(*this).generate(encode_prompt(prompt), config, callback);
+    }
+
+    /// Continues several prompts at once, each in GenerationConfig::num_return_sequences texts. The weights
+    /// are read once for all of them, so this is much faster than one after the other; each prompt is read
+    /// once, and nothing is padded. Each text is, bit for bit, the one that it would be alone; without a
+    /// seed all share a fresh one. (The output head is not screened: LoadOptions::screen_head.) With
+    /// num_beams above 1 the texts of a prompt are those with the best scores that one search finds.
+    /// @param callback  called for the tokens of all texts, as they come; with beams, when a search is over
+    /// @returns the texts of the first prompt in the order of their samples, with beams the best first, then
+    ///          those of the second, ...
+    /// @throws as Session::generate, naming the prompt that does not fit. No text is returned then.
+    std::vector<GenerationResult> generate_batch(std::span<const std::string> prompts,
+                                                 const GenerationConfig& config = {},
+                                                 const BatchCallback& callback = {},
+                                                 const SessionOptions& options = {}) const {
+        std::vector<std::vector<TokenId>> tokens;
+        for (const std::string& prompt : prompts) {
+            tokens.push_back(encode_prompt(prompt));
+        }
+        return generate_batch(tokens, config, callback, options);
+    }
+
+    /// The same for prompts of tokens. @throws OptionError for one without
+    std::vector<GenerationResult> generate_batch(std::span<const std::vector<TokenId>> prompts,
+                                                 const GenerationConfig& config = {},
+                                                 const BatchCallback& callback = {},
+                                                 const SessionOptions& options = {}) const {
+        const Session empty(*this, options);
+        Profile* const profile = options.profile.get();
+        return config.num_beams > 1
+                   ? detail::search_beams(*state_, empty, profile, prompts, config, callback)
+                   : detail::generate_batch(*state_, empty, profile, prompts, config, callback);
     }
 
 private:

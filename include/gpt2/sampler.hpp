@@ -100,6 +100,16 @@ public:
         ++n_new_;
     }
 
+    /// Starts again with another text, of which there are already some tokens.
+    /// @throws as note()
+    void restart(std::span<const TokenId> prompt, std::span<const TokenId> text) {
+        counts_.clear();
+        text_.clear();
+        note(prompt);
+        note(text);
+        n_new_ = text.size();
+    }
+
     /// What of the logits decides the next token; nothing if all of them do. Whoever gives next() -infinity
     /// for the others gets the same token: a greedy choice is the first of the largest, and top_k, where it
     /// is the first processor that looks at more than one logit, drops the others. Good until the next
@@ -132,6 +142,15 @@ public:
             link.processor->chosen(static_cast<double>(scores_.weights()[i]) / whole);
         }
         return scores_.id(i);
+    }
+
+    /// The scores of all tokens after the processors, [V]; -infinity for one that may not be chosen. Good
+    /// until the next call that is not const.
+    /// @param logits  [V], or what shall take their place
+    /// @throws as next()
+    [[nodiscard]] std::span<const float> scores(std::span<const float> logits, double u_xtc = 0.0) {
+        process(logits, u_xtc, {});
+        return scores_.all();
     }
 
     /// The distribution that next() draws from, [V], for a look inside; it allocates. When greedy,

@@ -133,12 +133,31 @@ public:
     /// work than computing them.
     [[nodiscard]] Session fork() const {
         Session copy(model_, pool_, profile_, nullptr, cache_.dtype());
-        copy.cache_.copy_prefix(cache_, position());
-        copy.tokens_.assign(tokens_.begin(), tokens_.end());
-        copy.logits_ = logits_;
-        copy.first_logit_row_ = first_logit_row_;
-        copy.logit_rows_ = logit_rows_;
+        copy.follow(*this);
         return copy;
+    }
+
+    /// Makes of this session what fork() would make of @p other, but copies keys and values only from the
+    /// first token on in which the two differ.
+    /// @throws OptionError for a session of another model, or with keys and values of another type
+    void follow(const Session& other) {
+        if (model_ != other.model_ || kv_dtype() != other.kv_dtype()) {
+            throw OptionError(
+                "Session::follow: expected a session of the same model and the same type of keys "
+                "and values, found another");
+        }
+        if (&other == this) {
+            return;
+        }
+        const auto differs = std::ranges::mismatch(tokens_, other.tokens_).in2;
+        const auto n_same = static_cast<std::size_t>(differs - other.tokens_.begin());
+        cache_.copy(other.cache_, n_same, other.position());
+        tokens_.resize(n_same);
+        tokens_.insert(tokens_.end(), other.tokens_.begin() + static_cast<std::ptrdiff_t>(n_same),
+                       other.tokens_.end());
+        logits_ = other.logits_;
+        first_logit_row_ = other.first_logit_row_;
+        logit_rows_ = other.logit_rows_;
     }
 
     /// Writes tokens, keys and values, and the last row of logits to a file from which restore() goes on. The
@@ -518,6 +537,8 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     const Config& shape = model_->transformer.config;
     const Interrupt interrupt = interrupt_of(config);
     validate(config, shape);
+    detail::require_one_text(config);
+    detail::require_no_beams(config);
     require_room(position() + prompt.size(), config, shape);
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
         require_room(std::max<std::size_t>(config.negative_prompt_ids.size(), 1), config, shape);

@@ -41,6 +41,16 @@ public:
         }
     }
 
+    /// Forgets all tokens.
+    void clear() noexcept {
+        for (const TokenId token : seen_) {
+            counts_[static_cast<std::size_t>(token)] = 0;
+        }
+        seen_.clear();
+        window_.clear();
+        oldest_ = 0;
+    }
+
     /// The tokens that occur, each once.
     [[nodiscard]] std::span<const TokenId> seen() const noexcept { return seen_; }
 

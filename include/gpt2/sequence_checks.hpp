@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "gpt2/error.hpp"
+#include "gpt2/generation_config.hpp"
+#include "gpt2/sampling/selection.hpp"
+
+#include <cmath>
+#include <cstdint>
+#include <string_view>
+
+/// @file
+/// Whether what a user asks about several texts at once, and about beams, makes sense.
+
+namespace gpt2::detail {
+
+inline void require_one_or_more(std::string_view name, std::int64_t value) {
+    if (value < 1) {
+        throw OptionError(concat(name, " is ", value, ", expected 1 or more"));
+    }
+}
+
+/// What num_beams = 1 makes pointless.
+inline void require_beams(std::string_view name, bool is_set) {
+    if (is_set) {
+        throw OptionError(concat(name, " is set but has no effect while num_beams is 1"));
+    }
+}
+
+/// @param why  the two cannot go together
+inline void require_without_beams(std::string_view name, bool is_set, std::string_view why) {
+    if (is_set) {
+        throw OptionError(concat(name, " and num_beams are both set, expected one of them: ", why));
+    }
+}
+
+inline void validate_groups(const GenerationConfig& config) {
+    const std::int64_t n = config.num_beam_groups;
+    require_one_or_more("num_beam_groups", n);
+    if (n == 1 && config.diversity_penalty) {
+        throw OptionError("diversity_penalty is set but has no effect while num_beam_groups is 1");
+    }
+    if (config.diversity_penalty &&
+        !(std::isfinite(*config.diversity_penalty) && *config.diversity_penalty > 0.0f)) {
+        throw OptionError(
+            concat("diversity_penalty is ", *config.diversity_penalty, ", expected a finite number above 0"));
+    }
+    if (n == 1) {
+        return;
+    }
+    if (config.num_beams % n != 0) {
+        throw OptionError(
+            concat("num_beam_groups is ", n, ", expected a divisor of num_beams, ", config.num_beams));
+    }
+    if (!config.diversity_penalty) {
+        throw OptionError(concat("num_beam_groups is ", n,
+                                 " but diversity_penalty is not set: all groups would be the same"));
+    }
+    if (!sampling::is_greedy(config)) {
+        throw OptionError("num_beam_groups and do_sample are both set, expected one of them: each makes the "
+                          "texts differ");
+    }
+}
+
+inline void validate_beams(const GenerationConfig& config) {
+    if (config.length_penalty && !std::isfinite(*config.length_penalty)) {
+        throw OptionError(concat("length_penalty is ", *config.length_penalty, ", expected a finite number"));
+    }
+    if (config.early_stopping && (*config.early_stopping < sampling::EarlyStopping::off ||
+                                  *config.early_stopping > sampling::EarlyStopping::never)) {
+        throw OptionError(concat("early_stopping is ", static_cast<int>(*config.early_stopping),
+                                 ", expected off, on or never"));
+    }
+    validate_groups(config);
+    using Kind = sampling::ProcessorKind;
+    require_without_beams("guidance_scale", sampling::is_set(config, Kind::guidance_scale),
+                          "a beam has one sequence, guidance needs two");
+    require_without_beams("mirostat", sampling::is_set(config, Kind::mirostat),
+                          "it follows the surprise of one text");
+    if (config.max_new_tokens == 0) {
+        throw OptionError(
+            concat("num_beams is ", config.num_beams, " but has no effect while max_new_tokens is 0"));
+    }
+    if (config.num_return_sequences > config.num_beams) {
+        throw OptionError(concat("num_return_sequences is ", config.num_return_sequences,
+                                 ", expected at most num_beams, ", config.num_beams));
+    }
+}
+
+/// Checks what generation_checks.hpp leaves to this header.
+inline void validate_sequences(const GenerationConfig& config) {
+    require_one_or_more("num_return_sequences", config.num_return_sequences);
+    require_one_or_more("num_beams", config.num_beams);
+    if (config.num_beams > 1) {
+        validate_beams(config);
+        return;
+    }
+    require_beams("length_penalty", config.length_penalty.has_value());
+    require_beams("early_stopping", config.early_stopping.has_value());
+    require_beams("num_beam_groups", config.num_beam_groups != 1);
+    require_beams("diversity_penalty", config.diversity_penalty.has_value());
+    if (config.num_return_sequences > 1 && sampling::is_greedy(config)) {
+        throw OptionError(concat(
+            "num_return_sequences is ", config.num_return_sequences, ", expected 1 while num_beams is 1 and ",
+            config.do_sample ? "temperature is 0" : "do_sample is false", ": all texts would be the same"));
+    }
+}
+
+/// For functions that return one text.
+inline void require_one_text(const GenerationConfig& config) {
+    if (config.num_return_sequences != 1) {
+        throw OptionError(concat("num_return_sequences is ", config.num_return_sequences,
+                                 ", expected 1: generate() returns one text, Gpt2Model::generate_batch() "
+                                 "returns several"));
+    }
+}
+
+/// For a session.
+inline void require_no_beams(const GenerationConfig& config) {
+    if (config.num_beams != 1) {
+        throw OptionError(concat("num_beams is ", config.num_beams,
+                                 ", expected 1: a session has one text; Gpt2Model::generate() and "
+                                 "generate_batch() search with beams"));
+    }
+}
+
+} // namespace gpt2::detail
