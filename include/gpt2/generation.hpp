@@ -75,6 +75,15 @@ struct Screening {
     std::size_t all = 0;    ///< what would have been computed for them without
 };
 
+/// How often speculative decoding was right; see GenerationConfig::prompt_lookup_num_tokens.
+struct Speculation {
+    std::size_t proposed = 0; ///< tokens; 0 without speculation
+    std::size_t accepted = 0; ///< of them: that are in the text
+    /// Of the model, behind those that read the prompt. Without speculation it would be one less than the
+    /// tokens, but this stays 0.
+    std::size_t passes = 0;
+};
+
 /// What generate() returns.
 struct GenerationResult {
     using Seconds = std::chrono::duration<double>;
@@ -98,6 +107,8 @@ struct GenerationResult {
     Seconds ttft{};  ///< time to first token: from the start of generate() until the first token is known
     Seconds tpot{};  ///< time per output token after the first, on average; 0 for fewer than two
     Seconds total{}; ///< from the start of generate() to its end
+
+    Speculation speculation; ///< what became of proposals
 };
 
 namespace detail {
@@ -156,6 +167,9 @@ public:
 
     /// The tokens so far.
     [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return result_.tokens; }
+
+    /// What the tokens are drawn with; none when greedy.
+    [[nodiscard]] std::optional<std::uint64_t> seed() const noexcept { return result_.seed; }
 
     /// What of the next logits decides a token; nothing if all of them are needed. Good until the next
     /// step().

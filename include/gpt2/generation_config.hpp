@@ -6,11 +6,13 @@
 #include "gpt2/sampling/mirostat.hpp"
 #include "gpt2/sampling/penalties.hpp"
 #include "gpt2/sampling/truncation.hpp"
+#include "gpt2/speculation/drafter.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -119,6 +121,17 @@ struct GenerationConfig {
     /// Names of options in the order in which they come to the logits, all that are set among them; empty:
     /// Hugging Face's order, sampling::ProcessorKind.
     std::vector<std::string> processor_order{};
+
+    /// Speculative decoding, which changes how fast a text comes and nothing of it: up to so many tokens,
+    /// those that followed the last ones where these came up before, are read in one pass with the last, and
+    /// kept as far as the model chooses the same. docs/speculation.md says when that pays.
+    std::optional<std::int64_t> prompt_lookup_num_tokens{};
+    /// How many of the last tokens are looked up at most; first all of them, then fewer. Without a value 2.
+    std::optional<std::int64_t> max_matching_ngram_size{};
+    /// The same with proposals from a DraftModel or another Drafter; null: none.
+    std::shared_ptr<const Drafter> assistant_model{};
+    /// How many tokens it proposes at most for one pass. Without a value 5.
+    std::optional<std::int64_t> num_assistant_tokens{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

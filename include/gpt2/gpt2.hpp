@@ -11,6 +11,7 @@
 #include "gpt2/presets.hpp"
 #include "gpt2/sampler.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/speculation.hpp"
 #include "gpt2/tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 #include "gpt2/tokenizer.hpp"

@@ -9,6 +9,7 @@
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/profile.hpp"
+#include "gpt2/speculation/speculator.hpp"
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
@@ -178,9 +179,22 @@ private:
     /// Appends a token here and there.
     void extend_both(TokenId token, Session* unguided, Overflow overflow);
 
+    /// Appends a token here and there, as extend_both(), if proposals can be read in the same pass or an
+    /// earlier one has read it. Of the proposals nothing is seen yet: tokens() and logits() are as if they
+    /// were not.
+    /// @returns false if the token is still to be read
+    bool extend_ahead(TokenId token, Session* unguided, Speculator& speculator);
+
+    /// Of the tokens and logits that a pass appended, leaves those of the first.
+    void hide_proposals(std::size_t count) noexcept;
+
+    /// Shows the next.
+    void show_proposal(TokenId token) noexcept;
+
     /// Writes the text. @param unguided  the session of the negative prompt; null if there is none
+    /// @param speculator  null without speculation
     /// @returns how
-    Screening write(Generation& generation, Overflow overflow, Session* unguided);
+    Screening write(Generation& generation, Overflow overflow, Session* unguided, Speculator* speculator);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
@@ -425,7 +439,49 @@ inline void Session::extend_both(TokenId token, Session* unguided, Overflow over
     }
 }
 
-inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided) {
+inline void Session::hide_proposals(std::size_t count) noexcept {
+    tokens_.resize(tokens_.size() - count);
+    logit_rows_ -= count;
+}
+
+inline void Session::show_proposal(TokenId token) noexcept {
+    tokens_.push_back(token); // its key and value are in the cache
+    ++first_logit_row_;
+}
+
+inline bool Session::extend_ahead(TokenId token, Session* unguided, Speculator& speculator) {
+    if (speculator.accept(token)) {
+        show_proposal(token);
+        if (unguided != nullptr) {
+            unguided->show_proposal(token);
+        }
+        return true;
+    }
+    const std::size_t taken = std::max(position(), unguided == nullptr ? 0 : unguided->position());
+    std::span<const TokenId> rows;
+    {
+        const Profile::Span span(profile_.get(), "propose");
+        rows = speculator.rows(model_->transformer.config.n_positions - taken);
+    }
+    if (rows.size() == 1) {
+        return false;
+    }
+    const BatchItem items[] = {{this, rows, Logits::all}, {unguided, rows, Logits::all}};
+    try {
+        gpt2::forward(std::span(items).first(unguided == nullptr ? 1 : 2));
+    } catch (const NumericError&) { // maybe of a proposal, which the text has nothing to do with
+        speculator.withdraw();
+        return false;
+    }
+    hide_proposals(rows.size() - 1);
+    if (unguided != nullptr) {
+        unguided->hide_proposals(rows.size() - 1);
+    }
+    return true;
+}
+
+inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided,
+                                Speculator* speculator) {
     const std::optional<ScreenedHead>& screen = model_->transformer.screen;
     Screening result;
     bool screened = false;
@@ -437,6 +493,10 @@ inline Screening Session::write(Generation& generation, Overflow overflow, Sessi
     };
     try {
         while (const auto token = next()) {
+            if (speculator != nullptr && extend_ahead(*token, unguided, *speculator)) {
+                screened = false;
+                continue;
+            }
             const auto wanted = screen ? generation.candidates() : std::nullopt;
             if (!wanted || position() == model_->transformer.config.n_positions) {
                 screened = false;
@@ -482,13 +542,21 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     context.insert(context.end(), prompt.begin(), prompt.end());
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
                           prompt.size());
+    std::optional<Speculator> speculator;
+    if (speculates(config)) {
+        speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_, context);
+    }
     std::optional<Session> unguided = unguided_session(config, context.back());
     if (!prompt.empty()) {
         extend(prompt, config.overflow);
     }
-    const Screening screening = write(generation, config.overflow, unguided ? &*unguided : nullptr);
+    const Screening screening = write(generation, config.overflow, unguided ? &*unguided : nullptr,
+                                      speculator ? &*speculator : nullptr);
     GenerationResult result = std::move(generation).finish();
     result.screening = screening;
+    if (speculator) {
+        result.speculation = speculator->finish(result.tokens);
+    }
     return result;
 }
 
