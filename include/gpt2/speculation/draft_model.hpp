@@ -125,7 +125,7 @@ private:
 
     /// With the random numbers that the model will choose this token of the text with.
     TokenId choose(std::span<const float> logits, std::size_t draw) {
-        const double u = config_.seed ? uniform(*config_.seed, config_.sample, draw) : 0.0;
+        const double u = config_.seed ? gpt2::uniform(*config_.seed, config_.sample, draw) : 0.0;
         const double u_xtc = config_.seed ? second_uniform(*config_.seed, config_.sample, draw) : 0.0;
         return sampler_->next(logits.first(vocabulary_.size), u, u_xtc);
     }
