@@ -45,6 +45,16 @@ inline void require_same_vocabulary(const Tokenizer& draft, const Tokenizer& mod
     }
 }
 
+/// Makes a session hold @p tokens and nothing else; what it holds of them already is not read again.
+/// @returns the logits after the last
+inline std::span<const float> hold(Session& session, std::span<const TokenId> tokens) {
+    const std::span<const TokenId> held = session.tokens();
+    const auto differ = std::mismatch(held.begin(), held.end(), tokens.begin(), tokens.end()).first;
+    const auto same = static_cast<std::size_t>(differ - held.begin());
+    session.truncate(std::min(same, tokens.size() - 1)); // one is read for its logits
+    return session.forward(tokens.subspan(session.position()));
+}
+
 /// What a draft chooses its tokens with: the options of the text, so that it chooses what the model would,
 /// but for those that need more than its own logits. A user's function is not called for tokens that the
 /// text may never have.
@@ -94,14 +104,8 @@ private:
         const std::size_t n_positions = model_.config().n_positions;
         if (context.size() - begin_ > n_positions) { // slides on its own, however long the model's context is
             begin_ = context.size() - slide_window(context, n_positions).size();
-            session_.truncate(0);
         }
-        const std::span<const TokenId> window = context.subspan(begin_);
-        const std::span<const TokenId> held = session_.tokens();
-        const auto differ = std::mismatch(held.begin(), held.end(), window.begin(), window.end()).first;
-        const auto same = static_cast<std::size_t>(differ - held.begin());
-        session_.truncate(std::min(same, window.size() - 1)); // one is read for its logits
-        return session_.forward(window.subspan(session_.position()));
+        return hold(session_, context.subspan(begin_));
     }
 
     /// Makes the sampler one that was told of the context and of nothing else.
