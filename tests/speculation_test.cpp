@@ -396,7 +396,6 @@ TEST_CASE("a drafter that is always right, always wrong, right now and then, or 
 }
 
 TEST_CASE("proposals leave a token to choose and stay within the context") {
-    const auto prompt = tokens(20);
     const auto check = [&](std::size_t n_prompt, std::int64_t max_new_tokens, std::int64_t n) {
         CAPTURE(n_prompt);
         CAPTURE(max_new_tokens);

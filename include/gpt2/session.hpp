@@ -185,10 +185,10 @@ private:
     /// @returns false if the token is still to be read
     bool extend_ahead(TokenId token, Session* unguided, Speculator& speculator);
 
-    /// Of the tokens and logits that a pass appended, leaves those of the first.
+    /// Takes the last tokens of a pass out of sight, with their logits.
     void hide_proposals(std::size_t count) noexcept;
 
-    /// Shows the next.
+    /// Brings the first of them back: @p token.
     void show_proposal(TokenId token) noexcept;
 
     /// Writes the text. @param unguided  the session of the negative prompt; null if there is none
