@@ -6,6 +6,7 @@
 #include "model/cases.hpp"
 #include "model/cold_start.hpp"
 #include "model/options.hpp"
+#include "model/program.hpp"
 #include "model/report.hpp"
 #include "model/run.hpp"
 #include "model/system.hpp"
@@ -15,8 +16,6 @@
 
 #include <cstdio>
 #include <exception>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -26,25 +25,6 @@
 namespace {
 
 using namespace gpt2::bench;
-
-/// Opened before anything is measured, so that no measurement is lost to a name that cannot be written.
-std::optional<std::ofstream> open(const std::filesystem::path& path) {
-    if (path.empty()) {
-        return std::nullopt;
-    }
-    std::ofstream file(path, std::ios::trunc);
-    if (!file) {
-        throw gpt2::FileError(path.string() + ": cannot be written");
-    }
-    return file;
-}
-
-void close(std::ofstream& file, const std::filesystem::path& path) {
-    file.close();
-    if (!file) {
-        throw gpt2::FileError(path.string() + ": writing failed");
-    }
-}
 
 int run(const Options& options, const std::string& command) {
     if (options.list) {
@@ -78,15 +58,6 @@ int run(const Options& options, const std::string& command) {
     return 0;
 }
 
-/// As it would be typed, but without folders.
-std::string command_line(int argc, char** argv) {
-    std::string text = "bench-model";
-    for (int i = 1; i < argc; ++i) {
-        text += std::string(" ") + argv[i];
-    }
-    return text;
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -96,7 +67,7 @@ int main(int argc, char** argv) {
         }
         int status = 0;
         const std::optional<Options> options = parse(argc, argv, status);
-        return options ? run(*options, command_line(argc, argv)) : status;
+        return options ? run(*options, command_line("bench-model", argc, argv)) : status;
     } catch (const gpt2::OptionError& error) {
         std::cerr << "bench-model: error: " << error.what() << '\n';
         return 2;

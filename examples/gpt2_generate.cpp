@@ -77,6 +77,19 @@ gpt2::LoadOptions load_options(const Options& options, const std::shared_ptr<gpt
     return out;
 }
 
+/// What makes proposals: the assistant model, if there is one.
+std::shared_ptr<const gpt2::Drafter> make_assistant(const Options& options,
+                                                    const std::shared_ptr<gpt2::ThreadPool>& pool) {
+    if (!options.assistant_model) {
+        return nullptr;
+    }
+    gpt2::LoadOptions how;
+    how.pool = pool;
+    how.residency = options.huge_pages ? gpt2::Residency::huge_pages : gpt2::Residency::mapped;
+    how.weights = weight_type(options.assistant_weights);
+    return std::make_shared<gpt2::DraftModel>(gpt2::Gpt2Model::load(*options.assistant_model, how));
+}
+
 /// The threads that the options ask for, this one among them.
 std::shared_ptr<gpt2::ThreadPool> make_pool(const Options& options) {
     if (!options.processors.empty()) {
@@ -110,6 +123,8 @@ public:
             const std::size_t n = model_.config().n_positions; // an empty prompt takes one
             config_.max_new_tokens = static_cast<std::int64_t>(options.unconditional ? n - 1 : n / 2);
         }
+        config_.assistant_model = make_assistant(options, pool_);
+        config_.num_assistant_tokens = options.num_assistant_tokens;
         resolve(options.words, model_.tokenizer(), config_);
         gpt2::validate(config_, model_.config());
         if (options.screen_head && !screening_helps()) {

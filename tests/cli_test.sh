@@ -182,6 +182,24 @@ equal "the last of two seeds counts" "$out" "$text"
 run --seed 42 --max-new-tokens 24 --screen-head --stats "$prompt"
 equal "--screen-head" "$out" "$text"
 contains "--stats with --screen-head" "$err" "screening  23 tokens, for each "
+# --- speculation: the same text
+for options in "--prompt-lookup-num-tokens 4" "--prompt_lookup_num_tokens 9 --max_matching_ngram_size 1" \
+    "--assistant-model $model" "--assistant-model $model --assistant-weights int4 --num-assistant-tokens 3"; do
+    # shellcheck disable=SC2086
+    run --seed 42 --max-new-tokens 24 --stats $options "$prompt"
+    equal "text with $options" "$out" "$text"
+    contains "--stats with $options" "$err" "accepted   "
+done
+run --seed 42 --max-new-tokens 24 --stats --json --assistant-model "$model" --num-assistant-tokens 22 "$prompt"
+contains "--json --stats with a model as its own assistant" "$out" \
+    '"speculation":{"proposed":22,"accepted":22,"passes":1}'
+refused 2 "--num-assistant-tokens is 0" --assistant-model "$model" --num-assistant-tokens 0 "$prompt"
+refused 2 "prompt_lookup_num_tokens is 0" --prompt-lookup-num-tokens 0 "$prompt"
+refused 2 "--assistant-model" --assistant-model "$model" --prompt-lookup-num-tokens 2 "$prompt"
+refused 2 "--prompt-lookup-num-tokens" --max-matching-ngram-size 2 "$prompt"
+refused 2 "--assistant-model" --num-assistant-tokens 2 "$prompt"
+refused 1 "nowhere" --assistant-model nowhere "$prompt"
+
 printf '%s\n' "$prompt" >prompt.txt
 run --seed 42 --max-new-tokens 24 --prompt-file prompt.txt
 equal "prompt from a file" "$out" "$text"

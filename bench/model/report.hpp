@@ -4,6 +4,7 @@
 #include "run.hpp"
 #include "statistics.hpp"
 #include "system.hpp"
+#include "table.hpp"
 
 #include <nlohmann/json.hpp>
 
@@ -43,24 +44,6 @@ template <class Member> std::vector<double> column(const Result& result, Member 
 
 template <class Member> double median(const Result& result, Member member) {
     return quantile(column(result, member), 0.5);
-}
-
-/// Three significant digits, but all digits of whole numbers: 0.0123, 1.23, 12.3, 123, 1234.
-inline std::string number(double x) {
-    const double magnitude = std::fabs(x);
-    const int decimals = magnitude >= 99.95 || magnitude == 0.0 ? 0
-                         : magnitude >= 9.995                   ? 1
-                         : magnitude >= 0.9995                  ? 2
-                                                                : 3;
-    char text[64];
-    std::snprintf(text, sizeof text, "%.*f", decimals, x);
-    return text;
-}
-
-inline std::string percent(double share) {
-    char text[32];
-    std::snprintf(text, sizeof text, "%.0f %%", share * 100.0);
-    return text;
 }
 
 } // namespace detail

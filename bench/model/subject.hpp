@@ -43,13 +43,17 @@ private:
     std::filesystem::path path_;
 };
 
-/// Writes a model of random weights in float16. @param size a name that config_by_name() knows
-inline void write_model(const std::filesystem::path& directory, const std::string& size) {
-    const Config config = tools::config_by_name(size).value();
+/// Writes a model of random weights in float16.
+inline void write_model(const std::filesystem::path& directory, const Config& config) {
     tools::RandomModelOptions how;
     how.dtype = Dtype::F16;
     tools::write_random_model(directory, config, how);
     tools::write_byte_vocabulary(directory, config);
+}
+
+/// The same. @param size a name that config_by_name() knows
+inline void write_model(const std::filesystem::path& directory, const std::string& size) {
+    write_model(directory, tools::config_by_name(size).value());
 }
 
 /// The same tokens at every call.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../machine.hpp"
+#include "table.hpp"
 
 #include <gpt2/cpu.hpp>
 #include <gpt2/kernels/isa.hpp>
@@ -17,6 +18,7 @@
 #include <fstream>
 #include <memory>
 #include <set>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -144,6 +146,19 @@ inline std::string now() {
     machine.bandwidth = meter.measure(0.3).rate();
     machine.fma = measure_fma(pool, 0.2).rate();
     return machine;
+}
+
+[[nodiscard]] inline std::string to_text(const Machine& machine) {
+    std::ostringstream out;
+    out << machine.cpu << ", " << machine.cores << " cores, " << machine.hardware_threads
+        << " hardware threads; " << machine.caches << "; " << detail::number(machine.memory * 1e-9)
+        << " GB of memory, transparent huge pages: " << machine.huge_pages << "\n"
+        << machine.kernel << "; " << machine.compiler << ", gpt2 " << version_string << " with "
+        << machine.isa << " kernels on " << machine.threads << " threads\n"
+        << "at the start: load average " << detail::number(machine.load_average) << ", reading "
+        << detail::number(machine.bandwidth * 1e-9) << " GB/s from memory, multiply-adds "
+        << detail::number(machine.fma * 1e-9) << " GFLOP/s (float32)\n";
+    return out.str();
 }
 
 [[nodiscard]] inline nlohmann::ordered_json to_json(const Machine& machine) {

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "report.hpp"
+#include "table.hpp"
 
 #include <algorithm>
 #include <cstddef>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -13,63 +13,6 @@
 /// Text for people.
 
 namespace gpt2::bench {
-
-/// Rows of cells, the first the headings.
-using Table = std::vector<std::vector<std::string>>;
-
-/// Columns padded to one width, the first @p n_left to the left, the others to the right.
-[[nodiscard]] inline std::string aligned(const Table& table, std::size_t n_left) {
-    std::vector<std::size_t> widths;
-    for (const auto& row : table) {
-        widths.resize(std::max(widths.size(), row.size()));
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            widths[i] = std::max(widths[i], row[i].size());
-        }
-    }
-    std::string text;
-    for (const auto& row : table) {
-        std::string line;
-        for (std::size_t i = 0; i < row.size(); ++i) {
-            const std::string space(widths[i] - row[i].size(), ' ');
-            line += (i == 0 ? "" : "  ") + (i < n_left ? row[i] + space : space + row[i]);
-        }
-        text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
-    }
-    return text;
-}
-
-/// The same in Markdown.
-[[nodiscard]] inline std::string markdown(const Table& table, std::size_t n_left) {
-    std::string text;
-    for (std::size_t i = 0; i < table.size(); ++i) {
-        text += "|";
-        for (const std::string& cell : table[i]) {
-            text += " " + cell + " |";
-        }
-        text += "\n";
-        if (i == 0) {
-            text += "|";
-            for (std::size_t column = 0; column < table[0].size(); ++column) {
-                text += column < n_left ? "---|" : "---:|";
-            }
-            text += "\n";
-        }
-    }
-    return text;
-}
-
-[[nodiscard]] inline std::string to_text(const Machine& machine) {
-    std::ostringstream out;
-    out << machine.cpu << ", " << machine.cores << " cores, " << machine.hardware_threads
-        << " hardware threads; " << machine.caches << "; " << detail::number(machine.memory * 1e-9)
-        << " GB of memory, transparent huge pages: " << machine.huge_pages << "\n"
-        << machine.kernel << "; " << machine.compiler << ", gpt2 " << version_string << " with "
-        << machine.isa << " kernels on " << machine.threads << " threads\n"
-        << "at the start: load average " << detail::number(machine.load_average) << ", reading "
-        << detail::number(machine.bandwidth * 1e-9) << " GB/s from memory, multiply-adds "
-        << detail::number(machine.fma * 1e-9) << " GFLOP/s (float32)\n";
-    return out.str();
-}
 
 /// A row for each case of each model.
 [[nodiscard]] inline Table detailed_table(const std::vector<Line>& lines, const Machine& machine) {

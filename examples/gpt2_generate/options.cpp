@@ -356,6 +356,32 @@ void add_sequences(CLI::App& app, Options& o) {
         ->transform(number());
 }
 
+void add_speculation(CLI::App& app, Options& o) {
+    gpt2::GenerationConfig& g = o.generation;
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)
+            ->type_name(type)
+            ->group("Speculation (the same text, sooner if the proposals are good; docs/speculation.md)");
+    };
+    const auto whole = integer<std::int64_t>();
+    add("--prompt-lookup-num-tokens", g.prompt_lookup_num_tokens, "N",
+        "Propose N tokens that followed the last ones before")
+        ->transform(whole);
+    add("--max-matching-ngram-size", g.max_matching_ngram_size, "N", "Look up the last N at most (default 2)")
+        ->needs("--prompt-lookup-num-tokens")
+        ->transform(whole);
+    add("--assistant-model", o.assistant_model, "PATH",
+        "Let this model propose, which is smaller and has the same vocabulary")
+        ->excludes("--prompt-lookup-num-tokens");
+    add("--assistant-weights", o.assistant_weights, "FORMAT",
+        "Format of its weights in memory, as --weights; with int4 a model may assist itself")
+        ->needs("--assistant-model")
+        ->transform(weight_type_name());
+    add("--num-assistant-tokens", o.num_assistant_tokens, "N", "So many at a time (default 5)")
+        ->needs("--assistant-model")
+        ->transform(whole);
+}
+
 void add_output(CLI::App& app, Options& o) {
     const std::string group = "Output";
     app.add_flag("--echo", o.echo, "Print the prompt before the text")->group(group);
@@ -532,6 +558,10 @@ void complete(const CLI::App& app, Options& o) {
     if (o.threads && *o.threads < 1) {
         throw UsageError("--threads is " + std::to_string(*o.threads) + ", expected 1 or more");
     }
+    if (o.num_assistant_tokens && *o.num_assistant_tokens < 1) {
+        throw UsageError("--num-assistant-tokens is " + std::to_string(*o.num_assistant_tokens) +
+                         ", expected 1 or more");
+    }
     if (o.n > 1 && (!g.do_sample || g.temperature == 0.0f)) {
         throw UsageError(
             "--n " + std::to_string(*o.n) +
@@ -589,6 +619,7 @@ std::optional<Options> parse(int argc, char** argv) {
     add_penalties(app, o);
     add_words(app, o);
     add_sequences(app, o);
+    add_speculation(app, o);
     add_output(app, o);
     add_machine(app, o);
     try {

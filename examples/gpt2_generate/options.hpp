@@ -56,6 +56,9 @@ struct Options {
     std::string top_p_rule;     ///< reach, within or empty
     std::string early_stopping; ///< false, true, never or empty
     Words words;                ///< what of it needs a tokenizer
+    std::optional<std::filesystem::path> assistant_model;
+    std::string assistant_weights; ///< of that model, as weights
+    std::optional<std::int64_t> num_assistant_tokens;
 };
 
 /// Reads the command line.

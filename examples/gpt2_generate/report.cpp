@@ -42,6 +42,15 @@ std::string in_colour(int number, std::string_view text) {
     return "\x1b[38;5;" + std::to_string(number) + "m" + std::string(text) + "\x1b[0m";
 }
 
+std::string speculation_text(const gpt2::GenerationResult& r) {
+    const gpt2::Speculation& s = r.speculation;
+    const double share =
+        s.proposed == 0 ? 0.0 : static_cast<double>(s.accepted) / static_cast<double>(s.proposed);
+    return format("accepted   %zu of %zu proposed tokens (%.1f %%), %.2f tokens for each of %zu passes\n",
+                  s.accepted, s.proposed, share * 100.0,
+                  static_cast<double>(r.tokens.size() - 1) / static_cast<double>(s.passes), s.passes);
+}
+
 double per_second(double seconds) {
     return seconds > 0.0 ? 1.0 / seconds : 0.0;
 }
@@ -62,9 +71,12 @@ std::string stats_text(const Machine& machine, const Sample& sample) {
         out += format(", %.3f ms per token after the first, %.1f tokens/s", tpot * 1e3, 1.0 / tpot);
     }
     out += "\n";
+    if (r.speculation.passes > 0) {
+        out += speculation_text(r);
+    }
     if (machine.screen_head) {
         out += screening_text(r.screening);
-    } else if (tpot > 0.0) {
+    } else if (tpot > 0.0 && r.speculation.passes == 0) { // a pass for each token
         out += format("bandwidth  %.2f GB/s (%.1f MB of weights per token)\n",
                       static_cast<double>(machine.weight_bytes) / tpot * 1e-9,
                       static_cast<double>(machine.weight_bytes) * 1e-6);
@@ -148,10 +160,15 @@ std::string json_line(const Machine& machine, const Sample& sample, bool with_st
                          {"total_s", r.total.count()},
                          {"tokens_per_s", per_second(tpot)},
                          {"peak_memory_bytes", peak_memory()}};
-        if (!machine.screen_head) {
+        if (const gpt2::Speculation& s = r.speculation; s.passes > 0) {
+            line["stats"]["speculation"] = {
+                {"proposed", s.proposed}, {"accepted", s.accepted}, {"passes", s.passes}};
+        }
+        if (!machine.screen_head && r.speculation.passes == 0) {
             line["stats"]["weight_bytes_per_token"] = machine.weight_bytes;
             line["stats"]["bytes_per_s"] = static_cast<double>(machine.weight_bytes) * per_second(tpot);
-        } else {
+        }
+        if (machine.screen_head) {
             line["stats"]["screening"] = {{"tokens", r.screening.tokens},
                                           {"panels", r.screening.panels},
                                           {"all_panels", r.screening.all}};

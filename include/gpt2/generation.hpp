@@ -82,6 +82,15 @@ struct Screening {
     std::size_t all = 0;    ///< what would have been computed for them without
 };
 
+/// How often speculative decoding was right; see GenerationConfig::prompt_lookup_num_tokens.
+struct Speculation {
+    std::size_t proposed = 0; ///< tokens; 0 without speculation
+    std::size_t accepted = 0; ///< of them: that are in the text
+    /// Of the model, behind those that read the prompt. Without speculation it would be one less than the
+    /// tokens, but this stays 0.
+    std::size_t passes = 0;
+};
+
 /// What generate() returns.
 struct GenerationResult {
     using Seconds = std::chrono::duration<double>;
@@ -108,6 +117,7 @@ struct GenerationResult {
 
     /// Of beam search: the sum of the log-probabilities after the processors / length^length_penalty.
     std::optional<double> score;
+    Speculation speculation; ///< what became of proposals
 };
 
 namespace detail {
@@ -175,6 +185,9 @@ public:
 
     /// The tokens so far.
     [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return result_.tokens; }
+
+    /// What the tokens are drawn with; none when greedy.
+    [[nodiscard]] std::optional<std::uint64_t> seed() const noexcept { return result_.seed; }
 
     /// What of the next logits decides a token; nothing if all of them are needed. Good until the next
     /// step().

@@ -235,6 +235,22 @@ inline void validate_sampling(const GenerationConfig& config) {
     require_sampling("sample", config.sample != 0, config.do_sample);
 }
 
+inline void validate_speculation(const GenerationConfig& config) {
+    require_count("prompt_lookup_num_tokens", config.prompt_lookup_num_tokens, 1);
+    require_count("max_matching_ngram_size", config.max_matching_ngram_size, 1);
+    require_count("num_assistant_tokens", config.num_assistant_tokens, 1);
+    if (config.prompt_lookup_num_tokens && config.assistant_model) {
+        throw OptionError("prompt_lookup_num_tokens and assistant_model are both set, expected one of them");
+    }
+    if (config.max_matching_ngram_size && !config.prompt_lookup_num_tokens) {
+        throw OptionError(
+            "max_matching_ngram_size is set but has no effect without prompt_lookup_num_tokens");
+    }
+    if (config.num_assistant_tokens && !config.assistant_model) {
+        throw OptionError("num_assistant_tokens is set but has no effect without assistant_model");
+    }
+}
+
 } // namespace detail
 
 /// Checks options against each other and against the model. Thread-safe.
@@ -282,6 +298,7 @@ inline void validate(const GenerationConfig& config, const Config& model) {
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
     detail::validate_sequences(config);
+    detail::validate_speculation(config);
 }
 
 /// Checks that a text fits into the context.

@@ -7,11 +7,13 @@
 #include "gpt2/sampling/mirostat.hpp"
 #include "gpt2/sampling/penalties.hpp"
 #include "gpt2/sampling/truncation.hpp"
+#include "gpt2/speculation/drafter.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <stop_token>
@@ -144,6 +146,17 @@ struct GenerationConfig {
     /// Subtracted from the log-probability of a token for each beam of an earlier group that chooses it at
     /// the same place. Above 0; with groups only.
     std::optional<float> diversity_penalty{};
+
+    /// Speculative decoding, which changes how fast a text comes and nothing of it: up to so many tokens,
+    /// those that followed the last ones where these came up before, are read in one pass with the last, and
+    /// kept as far as the model chooses the same. docs/speculation.md says when that pays.
+    std::optional<std::int64_t> prompt_lookup_num_tokens{};
+    /// How many of the last tokens are looked up at most; first all of them, then fewer. Without a value 2.
+    std::optional<std::int64_t> max_matching_ngram_size{};
+    /// The same with proposals from a DraftModel or another Drafter; null: none.
+    std::shared_ptr<const Drafter> assistant_model{};
+    /// How many tokens it proposes at most for one pass. Without a value 5.
+    std::optional<std::int64_t> num_assistant_tokens{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

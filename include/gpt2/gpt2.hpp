@@ -14,6 +14,7 @@
 #include "gpt2/sampler.hpp"
 #include "gpt2/session.hpp"
 #include "gpt2/session_file.hpp"
+#include "gpt2/speculation.hpp"
 #include "gpt2/tensor.hpp"
 #include "gpt2/thread_pool.hpp"
 #include "gpt2/tokenizer.hpp"

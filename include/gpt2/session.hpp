@@ -12,6 +12,7 @@
 #include "gpt2/model_state.hpp"
 #include "gpt2/observer.hpp"
 #include "gpt2/profile.hpp"
+#include "gpt2/speculation/speculator.hpp"
 #include "gpt2/thread_pool.hpp"
 
 #include <algorithm>
@@ -229,9 +230,23 @@ private:
     /// Appends a token here and there.
     void extend_both(TokenId token, Session* unguided, Overflow overflow, const Interrupt& interrupt);
 
+    /// Appends a token here and there, as extend_both(), if proposals can be read in the same pass or an
+    /// earlier one has read it. Of the proposals nothing is seen yet: tokens() and logits() are as if they
+    /// were not.
+    /// @returns false if the token is still to be read
+    bool extend_ahead(TokenId token, Session* unguided, Speculator& speculator, const Interrupt& interrupt);
+
+    /// Takes the last tokens of a pass out of sight, with their logits.
+    void hide_proposals(std::size_t count) noexcept;
+
+    /// Brings the first of them back: @p token.
+    void show_proposal(TokenId token) noexcept;
+
     /// Writes the text. @param unguided  the session of the negative prompt; null if there is none
+    /// @param speculator  null without speculation
     /// @returns how
-    Screening write(Generation& generation, Overflow overflow, Session* unguided, const Interrupt& interrupt);
+    Screening write(Generation& generation, Overflow overflow, Session* unguided, Speculator* speculator,
+                    const Interrupt& interrupt);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
@@ -484,8 +499,50 @@ inline void Session::extend_both(TokenId token, Session* unguided, Overflow over
     extend({&token, 1}, overflow, interrupt);
 }
 
+inline void Session::hide_proposals(std::size_t count) noexcept {
+    tokens_.resize(tokens_.size() - count);
+    logit_rows_ -= count;
+}
+
+inline void Session::show_proposal(TokenId token) noexcept {
+    tokens_.push_back(token); // its key and value are in the cache
+    ++first_logit_row_;
+}
+
+inline bool Session::extend_ahead(TokenId token, Session* unguided, Speculator& speculator,
+                                  const Interrupt& interrupt) {
+    if (speculator.accept(token)) {
+        show_proposal(token);
+        if (unguided != nullptr) {
+            unguided->show_proposal(token);
+        }
+        return true;
+    }
+    const std::size_t taken = std::max(position(), unguided == nullptr ? 0 : unguided->position());
+    std::span<const TokenId> rows;
+    {
+        const Profile::Span span(profile_.get(), "propose");
+        rows = speculator.rows(model_->transformer.config.n_positions - taken);
+    }
+    if (rows.size() == 1) {
+        return false;
+    }
+    const BatchItem items[] = {{this, rows, Logits::all}, {unguided, rows, Logits::all}};
+    try {
+        gpt2::forward(std::span(items).first(unguided == nullptr ? 1 : 2), interrupt);
+    } catch (const NumericError&) { // maybe of a proposal, which the text has nothing to do with
+        speculator.withdraw();
+        return false;
+    }
+    hide_proposals(rows.size() - 1);
+    if (unguided != nullptr) {
+        unguided->hide_proposals(rows.size() - 1);
+    }
+    return true;
+}
+
 inline Screening Session::write(Generation& generation, Overflow overflow, Session* unguided,
-                                const Interrupt& interrupt) {
+                                Speculator* speculator, const Interrupt& interrupt) {
     const std::optional<ScreenedHead>& screen = model_->transformer.screen;
     Screening result;
     bool screened = false;
@@ -496,6 +553,10 @@ inline Screening Session::write(Generation& generation, Overflow overflow, Sessi
                                                    : unguided->logits()[unguided->logit_rows_ - 1].flat());
     };
     const auto read = [&](TokenId token) {
+        if (speculator != nullptr && extend_ahead(token, unguided, *speculator, interrupt)) {
+            screened = false;
+            return;
+        }
         const auto wanted = screen && observer_ == nullptr ? generation.candidates() : std::nullopt;
         if (!wanted || position() == model_->transformer.config.n_positions) {
             screened = false;
@@ -552,6 +613,10 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     const bool truncated = context.size() < all.size();
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
                           std::min(prompt.size(), context.size()));
+    std::optional<Speculator> speculator;
+    if (speculates(config)) {
+        speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_, context);
+    }
     std::optional<Session> unguided;
     const auto read_prompts = [&] {
         interrupt.check();
@@ -565,10 +630,14 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     };
     Screening screening;
     if (generation.completes(read_prompts)) {
-        screening = write(generation, config.overflow, unguided ? &*unguided : nullptr, interrupt);
+        screening = write(generation, config.overflow, unguided ? &*unguided : nullptr,
+                          speculator ? &*speculator : nullptr, interrupt);
     }
     GenerationResult result = std::move(generation).finish();
     result.screening = screening;
+    if (speculator) {
+        result.speculation = speculator->finish(result.tokens);
+    }
     return result;
 }
 
