@@ -4,10 +4,12 @@
 #include "gpt2/compiled.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/generation.hpp"
+#include "gpt2/interrupt.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/profile.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/speculation/speculator.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -52,10 +54,18 @@ public:
     [[nodiscard]] bool empty() const noexcept { return items_.empty(); }
 
     /// Each session then has the logits after its last token.
-    void run() {
-        gpt2::forward(items_);
+    /// @returns what ended the pass before it was complete, if something did; no session moved then
+    [[nodiscard]] std::optional<InterruptCause> run(const Interrupt& interrupt) {
+        std::optional<InterruptCause> interrupted;
+        try {
+            interrupt.check();
+            gpt2::forward(items_, interrupt);
+        } catch (const Interrupted& e) {
+            interrupted = e.cause();
+        }
         items_.clear();
         tokens_.clear();
+        return interrupted;
     }
 
 private:
@@ -76,6 +86,11 @@ private:
 [[nodiscard]] inline GenerationConfig prepare_batch(std::span<const std::vector<TokenId>> prompts,
                                                     GenerationConfig config, const Config& model) {
     validate(config, model);
+    if (speculates(config)) {
+        throw OptionError(
+            concat(config.assistant_model ? "assistant_model" : "prompt_lookup_num_tokens",
+                   " is set but has no effect on several texts at once: their rows fill the pass"));
+    }
     for (std::size_t i = 0; i < prompts.size(); ++i) {
         if (prompts[i].empty()) {
             throw OptionError(concat("prompts[", i, "] is empty, expected at least one token"));
@@ -95,6 +110,18 @@ private:
     return config;
 }
 
+/// What the texts begin after: the prompts, or with Overflow::truncate_left their ends.
+[[nodiscard]] inline std::vector<std::vector<TokenId>>
+contexts_of(std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
+            std::size_t n_positions) {
+    std::vector<std::vector<TokenId>> contexts;
+    for (const std::vector<TokenId>& prompt : prompts) {
+        const std::span<const TokenId> context = context_of(prompt, config, n_positions);
+        contexts.emplace_back(context.begin(), context.end());
+    }
+    return contexts;
+}
+
 /// What tells @p callback of the tokens of text number @p index.
 [[nodiscard]] inline StreamCallback callback_of(const BatchCallback& callback, std::size_t index) {
     return callback ? [&callback, index](const GeneratedToken& token) { return callback(index, token); }
@@ -107,9 +134,9 @@ public:
     /// @param empty   a session without tokens, as those of the texts shall be
     /// @param config  of prepare_batch()
     BatchGeneration(const ModelState& model, const Session& empty, Profile* profile,
-                    const GenerationConfig& config, const BatchCallback& callback)
-        : model_(model), empty_(empty), profile_(profile), config_(config), callback_(callback),
-          n_samples_(static_cast<std::size_t>(config.num_return_sequences)),
+                    const GenerationConfig& config, const Interrupt& interrupt, const BatchCallback& callback)
+        : model_(model), empty_(empty), profile_(profile), config_(config), interrupt_(interrupt),
+          callback_(callback), n_samples_(static_cast<std::size_t>(config.num_return_sequences)),
           is_guided_(sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {}
 
     [[nodiscard]] std::vector<GenerationResult> write(std::span<const std::vector<TokenId>> prompts) && {
@@ -120,9 +147,19 @@ public:
         }
         results_.resize(texts_.size());
         BatchPass pass(model_.transformer.config.n_positions);
-        read(prompts, pass);
-        for (choose(pass); !pass.empty(); choose(pass)) {
-            pass.run();
+        std::optional<InterruptCause> interrupted = read(prompts, pass);
+        while (!interrupted) {
+            choose(pass);
+            if (pass.empty()) {
+                return std::move(results_);
+            }
+            interrupted = pass.run(interrupt_);
+        }
+        for (std::size_t i = 0; i < texts_.size(); ++i) {
+            if (!texts_[i].is_complete) {
+                texts_[i].generation.interrupt(*interrupted);
+                complete(i);
+            }
         }
         return std::move(results_);
     }
@@ -132,6 +169,7 @@ private:
         Generation generation;
         std::optional<Session> session{};  ///< until the text is complete
         std::optional<Session> unguided{}; ///< after the negative prompt; with guidance_scale only
+        bool is_complete = false;
     };
 
     void begin(std::span<const TokenId> prompt, std::size_t k) {
@@ -140,18 +178,31 @@ private:
                                      prompt, prompt.size())});
     }
 
+    void complete(std::size_t i) {
+        results_[i] = std::move(texts_[i].generation).finish();
+        texts_[i].session.reset();
+        texts_[i].unguided.reset();
+        texts_[i].is_complete = true;
+    }
+
     /// Reads all prompts in one pass, each for the first of its texts; the others get copies.
-    void read(std::span<const std::vector<TokenId>> prompts, BatchPass& pass) {
+    /// @returns as BatchPass::run
+    [[nodiscard]] std::optional<InterruptCause> read(std::span<const std::vector<TokenId>> prompts,
+                                                     BatchPass& pass) {
         for (std::size_t i = 0; i < prompts.size(); ++i) {
             Text& first = texts_[i * n_samples_];
             pass.add(first.session.emplace(empty_.fork()), prompts[i]);
             if (is_guided_) {
                 const std::span<const TokenId> negative(config_.negative_prompt_ids);
                 pass.add(first.unguided.emplace(empty_.fork()),
-                         negative.empty() ? std::span(prompts[i]).last(1) : negative);
+                         negative.empty()
+                             ? std::span(prompts[i]).last(1)
+                             : context_of(negative, config_, model_.transformer.config.n_positions));
             }
         }
-        pass.run();
+        if (const auto interrupted = pass.run(interrupt_)) {
+            return interrupted;
+        }
         for (std::size_t i = 0; i < texts_.size(); ++i) {
             const Text& first = texts_[i - i % n_samples_];
             if (&first != &texts_[i]) {
@@ -161,6 +212,7 @@ private:
                 }
             }
         }
+        return std::nullopt;
     }
 
     /// Chooses a token for each text that is not complete, and adds to @p pass what has to be read next.
@@ -168,16 +220,14 @@ private:
         const Profile::Span span(profile_, "choose");
         for (std::size_t i = 0; i < texts_.size(); ++i) {
             Text& text = texts_[i];
-            if (!text.session) {
+            if (text.is_complete) {
                 continue;
             }
             const auto token = text.generation.step(text.session->logits()[0].flat(), false,
                                                     is_guided_ ? text.unguided->logits()[0].flat()
                                                                : std::span<const float>());
             if (!token) {
-                results_[i] = std::move(text.generation).finish();
-                text.session.reset();
-                text.unguided.reset();
+                complete(i);
                 continue;
             }
             pass.add(*text.session, {&*token, 1});
@@ -191,6 +241,7 @@ private:
     const Session& empty_;
     Profile* profile_;
     const GenerationConfig& config_;
+    const Interrupt& interrupt_;
     const BatchCallback& callback_;
     std::size_t n_samples_;
     bool is_guided_;
@@ -203,8 +254,10 @@ GPT2_HEAVY [[nodiscard]] std::vector<GenerationResult>
 generate_batch(const ModelState& model, const Session& empty, Profile* profile,
                std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
                const BatchCallback& callback) {
+    const Interrupt interrupt = interrupt_of(config);
     const GenerationConfig prepared = prepare_batch(prompts, config, model.transformer.config);
-    return BatchGeneration(model, empty, profile, prepared, callback).write(prompts);
+    return BatchGeneration(model, empty, profile, prepared, interrupt, callback)
+        .write(contexts_of(prompts, config, model.transformer.config.n_positions));
 }
 
 #if defined(GPT2_COMPILED)

@@ -7,6 +7,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
+#include "gpt2/interrupt.hpp"
 #include "gpt2/logits.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/profile.hpp"
@@ -108,8 +109,16 @@ public:
         sessions_.choose(parents);
     }
 
+    /// Ends the search where it is; done() then.
+    void interrupt(InterruptCause cause) {
+        interrupted_ = cause;
+        for (Group& group : groups_) {
+            group.scorer.end();
+        }
+    }
+
     /// The best texts; the callback is called for them. Once, when done().
-    /// @param results  [num_return_sequences]
+    /// @param results  [num_return_sequences]; after interrupt() the last of them may be without tokens
     /// @throws NumericError if there are fewer
     void write(std::span<GenerationResult> results) {
         std::vector<sampling::BeamHypothesis> found;
@@ -118,14 +127,18 @@ public:
             found.insert(found.end(), complete.begin(), complete.end());
         }
         sampling::sort_best_first(found);
-        if (found.size() < texts_.size()) {
+        if (found.size() < texts_.size() && !interrupted_) {
             throw NumericError(concat("num_return_sequences is ", texts_.size(), ", found ", found.size(),
                                       " texts that the other options allow"));
         }
+        found.resize(texts_.size());
         for (std::size_t i = 0; i < texts_.size(); ++i) {
             const sampling::Beam& beam = found[i].beam;
             for (std::size_t n = 0; n < beam.tokens.size() && !texts_[i].done(); ++n) {
                 texts_[i].take(beam.tokens[n], beam.logprobs[n]);
+            }
+            if (interrupted_ && !texts_[i].done()) {
+                texts_[i].interrupt(*interrupted_);
             }
             results[i] = std::move(texts_[i]).finish();
             results[i].score = found[i].score;
@@ -223,6 +236,7 @@ private:
     std::vector<float> diverse_;  ///< [V] scratch
     std::vector<Group> groups_;   ///< all begin with the same beam
     std::vector<Generation> texts_;
+    std::optional<InterruptCause> interrupted_{};
     std::uint64_t step_ = 0;
 };
 
@@ -231,11 +245,14 @@ GPT2_HEAVY [[nodiscard]] std::vector<GenerationResult>
 search_beams(const ModelState& model, const Session& empty, Profile* profile,
              std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
              const BatchCallback& callback) {
+    const Interrupt interrupt = interrupt_of(config);
     const GenerationConfig prepared = prepare_batch(prompts, config, model.transformer.config);
+    const std::vector<std::vector<TokenId>> contexts =
+        contexts_of(prompts, config, model.transformer.config.n_positions);
     const auto n_texts = static_cast<std::size_t>(config.num_return_sequences);
     std::vector<BeamSearch> searches;
     for (std::size_t i = 0; i < prompts.size(); ++i) {
-        searches.emplace_back(model, empty.fork(), prepared, prompts[i], callback, i * n_texts);
+        searches.emplace_back(model, empty.fork(), prepared, contexts[i], callback, i * n_texts);
     }
     std::vector<GenerationResult> results(prompts.size() * n_texts);
     BatchPass pass(model.transformer.config.n_positions);
@@ -248,11 +265,15 @@ search_beams(const ModelState& model, const Session& empty, Profile* profile,
         return !pass.empty();
     };
     while (add()) {
-        pass.run();
+        const std::optional<InterruptCause> interrupted = pass.run(interrupt);
         const Profile::Span span(profile, "choose");
         for (std::size_t i = 0; i < searches.size(); ++i) {
             if (!searches[i].done()) {
-                searches[i].step();
+                if (interrupted) {
+                    searches[i].interrupt(*interrupted);
+                } else {
+                    searches[i].step();
+                }
                 if (searches[i].done()) {
                     searches[i].write(std::span(results).subspan(i * n_texts, n_texts));
                 }

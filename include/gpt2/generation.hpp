@@ -239,10 +239,14 @@ public:
             std::forward<Part>(part)();
             return true;
         } catch (const Interrupted& interrupted) {
-            end(interrupted.cause() == InterruptCause::max_time ? FinishReason::max_time
-                                                                : FinishReason::cancelled);
+            interrupt(interrupted.cause());
             return false;
         }
+    }
+
+    /// Ends the text where it is.
+    void interrupt(InterruptCause cause) noexcept {
+        end(cause == InterruptCause::max_time ? FinishReason::max_time : FinishReason::cancelled);
     }
 
     /// Takes a token that somebody else chose, and calls the callback.

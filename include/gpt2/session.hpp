@@ -615,7 +615,8 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
                           std::min(prompt.size(), context.size()));
     std::optional<Speculator> speculator;
     if (speculates(config)) {
-        speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_, context);
+        speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_,
+                           std::vector<TokenId>(context.begin(), context.end()));
     }
     std::optional<Session> unguided;
     const auto read_prompts = [&] {

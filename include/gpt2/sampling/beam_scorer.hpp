@@ -140,15 +140,22 @@ public:
         ++length_;
         beams_ = std::move(next);
         done_ = beams_.empty() || complete_.suffice(candidates.front().score, length_);
-        if (!done_ && length_ == options_.max_new_tokens) {
-            for (const Beam& beam : beams_) {
-                complete_.add(beam);
-            }
-            done_ = true;
+        if (length_ == options_.max_new_tokens) {
+            end();
         }
     }
 
     [[nodiscard]] bool done() const noexcept { return done_; }
+
+    /// Ends the search where it is: what the beams have is complete then, unless they have no token yet.
+    void end() {
+        if (!done_ && length_ > 0) {
+            for (const Beam& beam : beams_) {
+                complete_.add(beam);
+            }
+        }
+        done_ = true;
+    }
 
     /// The complete texts, at most num_beams, in the order in which they were found. All of them when done().
     [[nodiscard]] const std::vector<BeamHypothesis>& complete() const noexcept { return complete_.texts(); }
