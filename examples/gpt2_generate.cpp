@@ -212,14 +212,11 @@ private:
         std::vector<gpt2::GenerationResult> results;
         int signal = 0;
         const bool has_beams = config_.num_beams > 1;
-        if (has_beams) { // before the end there is nothing to keep: an interrupt ends the program
-            results = model_.generate_batch(std::span(&tokens, 1), config_, {}, how);
-        } else {
+        {
             const InterruptScope scope;
-            const auto callback = [](std::size_t, const gpt2::GeneratedToken&) {
-                return InterruptScope::signal() != 0 ? gpt2::Flow::stop : gpt2::Flow::proceed;
-            };
-            results = model_.generate_batch(std::span(&tokens, 1), config_, callback, how);
+            const StopOnSignal stop;
+            config_.cancellation = stop.token();
+            results = model_.generate_batch(std::span(&tokens, 1), config_, {}, how);
             signal = InterruptScope::signal();
         }
         for (std::size_t i = 0; i < results.size(); ++i) {
@@ -228,7 +225,7 @@ private:
                           .prompt_tokens = tokens.size(),
                           .number = config_.sample + (has_beams ? 0 : i),
                           .interrupted =
-                              signal != 0 && results[i].finish_reason == gpt2::FinishReason::callback,
+                              signal != 0 && results[i].finish_reason == gpt2::FinishReason::cancelled,
                           .result = std::move(results[i])};
             if (options_.echo) {
                 print(prompt);
@@ -271,98 +268,97 @@ private:
                              " and --max-new-tokens " + std::to_string(config_.max_new_tokens));
         }
     }
-}
 
-/// All tokens before the text.
-[[nodiscard]] std::vector<gpt2::TokenId>
-context(const gpt2::Session& session, std::string_view prompt) const {
-    if (session.position() == 0) {
-        return model_.encode_prompt(prompt);
-    }
-    std::vector<gpt2::TokenId> tokens(session.tokens().begin(), session.tokens().end());
-    const std::vector<gpt2::TokenId> more = model_.tokenizer().encode(prompt);
-    tokens.insert(tokens.end(), more.begin(), more.end());
-    return tokens;
-}
-
-[[nodiscard]] bool screening_helps() const {
-    return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
-        .candidates()
-        .has_value();
-}
-
-int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
-              std::uint64_t number) {
-    Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
-    // What the session holds of the prompt, from the text before or from a file, need not be read again,
-    // but for the last token, whose logits are needed.
-    const auto held = session.tokens();
-    const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
-    const auto known = static_cast<std::size_t>(same - tokens.begin());
-    sample.prompt_was_read = known == tokens.size();
-    session.truncate(std::min(known, tokens.size() - 1));
-    config_.sample = config_.do_sample ? number : 0;
-    if (options_.echo) {
-        print(prompt);
-    }
-    int signal = 0;
-    {
-        const InterruptScope scope;
-        const StopOnSignal stop;
-        config_.cancellation = stop.token();
-        sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
-        signal = InterruptScope::signal();
-    }
-    sample.interrupted = signal != 0;
-    report(sample);
-    if (options_.save_session) {
-        save(session, sample.result);
-    }
-    return signal;
-}
-
-/// With the last token, which no pass has read.
-void save(gpt2::Session& session, const gpt2::GenerationResult& result) const {
-    if (!result.tokens.empty()) {
-        session.forward(std::span(result.tokens).last(1));
-    }
-    session.save(*options_.save_session);
-}
-
-[[nodiscard]] gpt2::StreamCallback callback() const {
-    return [this](const gpt2::GeneratedToken& token) {
-        if (!options_.json && !token.text.empty()) {
-            print(options_.show_probabilities ? coloured(token.text, *token.logprob)
-                                              : std::string(token.text));
+    /// All tokens before the text.
+    [[nodiscard]] std::vector<gpt2::TokenId> context(const gpt2::Session& session,
+                                                     std::string_view prompt) const {
+        if (session.position() == 0) {
+            return model_.encode_prompt(prompt);
         }
-        return gpt2::Flow::proceed;
-    };
-}
+        std::vector<gpt2::TokenId> tokens(session.tokens().begin(), session.tokens().end());
+        const std::vector<gpt2::TokenId> more = model_.tokenizer().encode(prompt);
+        tokens.insert(tokens.end(), more.begin(), more.end());
+        return tokens;
+    }
 
-void report(const Sample& sample) const {
-    if (options_.json) {
-        print(json_line(machine_, sample, options_.stats));
-        return;
+    [[nodiscard]] bool screening_helps() const {
+        return gpt2::Sampler(config_, {.size = model_.config().vocab_size, .eos = gpt2::TokenId{0}})
+            .candidates()
+            .has_value();
     }
-    print("\n");
-    if (options_.show_probabilities) {
-        std::cerr << colours_text();
-    }
-    if (options_.logprobs) {
-        print(logprobs_text(sample, model_.tokenizer()));
-    }
-    if (options_.stats) {
-        std::cerr << stats_text(machine_, sample);
-    }
-}
 
-const Options& options_;
-std::shared_ptr<gpt2::ThreadPool> pool_;
-Clock::time_point start_;
-gpt2::Gpt2Model model_;
-gpt2::GenerationConfig config_;
-Machine machine_;
-std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
+    int write_one(gpt2::Session& session, std::string_view prompt, std::span<const gpt2::TokenId> tokens,
+                  std::uint64_t number) {
+        Sample sample{.prompt = prompt, .prompt_tokens = tokens.size(), .number = number, .result = {}};
+        // What the session holds of the prompt, from the text before or from a file, need not be read again,
+        // but for the last token, whose logits are needed.
+        const auto held = session.tokens();
+        const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
+        const auto known = static_cast<std::size_t>(same - tokens.begin());
+        sample.prompt_was_read = known == tokens.size();
+        session.truncate(std::min(known, tokens.size() - 1));
+        config_.sample = config_.do_sample ? number : 0;
+        if (options_.echo) {
+            print(prompt);
+        }
+        int signal = 0;
+        {
+            const InterruptScope scope;
+            const StopOnSignal stop;
+            config_.cancellation = stop.token();
+            sample.result = session.generate(tokens.subspan(session.position()), config_, callback());
+            signal = InterruptScope::signal();
+        }
+        sample.interrupted = signal != 0;
+        report(sample);
+        if (options_.save_session) {
+            save(session, sample.result);
+        }
+        return signal;
+    }
+
+    /// With the last token, which no pass has read.
+    void save(gpt2::Session& session, const gpt2::GenerationResult& result) const {
+        if (!result.tokens.empty()) {
+            session.forward(std::span(result.tokens).last(1));
+        }
+        session.save(*options_.save_session);
+    }
+
+    [[nodiscard]] gpt2::StreamCallback callback() const {
+        return [this](const gpt2::GeneratedToken& token) {
+            if (!options_.json && !token.text.empty()) {
+                print(options_.show_probabilities ? coloured(token.text, *token.logprob)
+                                                  : std::string(token.text));
+            }
+            return gpt2::Flow::proceed;
+        };
+    }
+
+    void report(const Sample& sample) const {
+        if (options_.json) {
+            print(json_line(machine_, sample, options_.stats));
+            return;
+        }
+        print("\n");
+        if (options_.show_probabilities) {
+            std::cerr << colours_text();
+        }
+        if (options_.logprobs) {
+            print(logprobs_text(sample, model_.tokenizer()));
+        }
+        if (options_.stats) {
+            std::cerr << stats_text(machine_, sample);
+        }
+    }
+
+    const Options& options_;
+    std::shared_ptr<gpt2::ThreadPool> pool_;
+    Clock::time_point start_;
+    gpt2::Gpt2Model model_;
+    gpt2::GenerationConfig config_;
+    Machine machine_;
+    std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.

@@ -575,8 +575,14 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
                          " needs a prompt on the command line or in a file, but prompts are asked for");
     }
-    if (o.screen_head && (g.num_return_sequences > 1 || g.num_beams > 1)) {
-        throw UsageError("--screen-head is set but has no effect with --num-return-sequences or --num-beams");
+    if (g.num_return_sequences > 1 || g.num_beams > 1) {
+        for (const char* const name : {"--screen-head", "--load-session", "--save-session",
+                                       "--attention-html", "--show-probabilities"}) {
+            if (app.count(name) > 0) {
+                throw UsageError(std::string(name) +
+                                 " is for one text, expected neither --num-return-sequences nor --num-beams");
+            }
+        }
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "
