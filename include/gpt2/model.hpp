@@ -9,6 +9,7 @@
 #include "gpt2/io/converted_model.hpp"
 #include "gpt2/model_state.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/session_generate.hpp"
 #include "gpt2/tokenizer.hpp"
 #include "gpt2/transformer_loader.hpp"
 
