@@ -16,6 +16,7 @@
 #include <set>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -253,6 +254,57 @@ TEST_CASE("the callback knows the text, and ends no other") {
                                                      return Flow::proceed;
                                                  }),
                     std::runtime_error);
+}
+
+TEST_CASE("a stop ends all texts that go on, with what they have") {
+    GenerationConfig config = drawing();
+    config.num_return_sequences = 2;
+    std::stop_source source;
+    config.cancellation = source.get_token();
+    const auto whole = check_batch(model(), prompts(), config);
+
+    SUBCASE("before the prompts") {
+        source.request_stop();
+        for (const GenerationResult& result : model().generate_batch(prompts(), config)) {
+            CHECK(result.tokens.empty());
+            CHECK(result.finish_reason == FinishReason::cancelled);
+        }
+    }
+    SUBCASE("no time for the prompts") {
+        config.max_time = 0.0;
+        for (const GenerationResult& result : model().generate_batch(prompts(), config)) {
+            CHECK(result.tokens.empty());
+            CHECK(result.finish_reason == FinishReason::max_time);
+        }
+    }
+    SUBCASE("in a callback") {
+        const auto found =
+            model().generate_batch(prompts(), config, [&](std::size_t i, const GeneratedToken& token) {
+                if (i == 3 && token.index == 6) {
+                    source.request_stop();
+                }
+                return Flow::proceed;
+            });
+        std::size_t n_ended = 0;
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            const std::size_t n = std::min<std::size_t>(whole[i].tokens.size(), 7);
+            CHECK(found[i].tokens == std::vector(whole[i].tokens.begin(),
+                                                 whole[i].tokens.begin() + static_cast<std::ptrdiff_t>(n)));
+            n_ended += found[i].finish_reason == FinishReason::cancelled ? 1 : 0;
+        }
+        CHECK(n_ended > 1);
+    }
+}
+
+TEST_CASE("prompts that are too long lose their beginning") {
+    GenerationConfig config = drawing();
+    config.overflow = gpt2::Overflow::truncate_left;
+    auto given = prompts();
+    given.push_back(test::some_tokens(200, 256, 9));
+    check_batch(model(), given, config);
+    config.guidance_scale = 1.5f;
+    config.negative_prompt_ids = test::some_tokens(180, 256, 4);
+    check_batch(model(), given, config);
 }
 
 TEST_CASE("nothing to do") {

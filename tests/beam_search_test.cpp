@@ -19,6 +19,7 @@
 #include <set>
 #include <span>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -336,6 +337,49 @@ TEST_CASE("with room for everything: the best of all texts") {
     CHECK_THROWS_WITH_AS((void)search(config, model(), {1, 2, 3}),
                          "num_return_sequences is 365, found 364 texts that the other options allow",
                          NumericError);
+}
+
+TEST_CASE("a stop ends the search with the best so far") {
+    GenerationConfig config{.max_new_tokens = 12, .ignore_eos = true};
+    config.num_beams = 3;
+    config.num_return_sequences = 2;
+    std::stop_source source;
+    config.cancellation = source.get_token();
+    const auto check_all = [&](std::size_t n, FinishReason reason) {
+        const auto found = search(config);
+        REQUIRE(found.size() == 2);
+        for (const GenerationResult& result : found) {
+            CHECK(result.tokens.size() == n);
+            CHECK(result.finish_reason == reason);
+        }
+        return found;
+    };
+    SUBCASE("before the prompt") {
+        source.request_stop();
+        check_all(0, FinishReason::cancelled);
+    }
+    SUBCASE("no time for the prompt") {
+        config.max_time = 0.0;
+        check_all(0, FinishReason::max_time);
+    }
+    SUBCASE("after the fifth token: as a search for five tokens") {
+        std::size_t calls = 0; // one for each beam from the second token on
+        config.logits_processors.push_back([&](std::span<const TokenId> tokens, std::span<float>) {
+            calls += tokens.size() == prompt().size() + 4 ? 1 : 0;
+            if (calls == 3) {
+                source.request_stop();
+            }
+        });
+        const auto found = check_all(5, FinishReason::cancelled);
+        GenerationConfig five = config;
+        five.cancellation = {};
+        five.max_new_tokens = 5;
+        const auto expected = search(five);
+        for (std::size_t i = 0; i < 2; ++i) {
+            CHECK(found[i].tokens == expected[i].tokens);
+            CHECK(found[i].score == expected[i].score);
+        }
+    }
 }
 
 TEST_CASE("several prompts: each as if it were alone, on any threads, with any cache") {
