@@ -69,7 +69,7 @@ template <class Integer> Integer integer_from(std::string_view name, py::handle 
     }
 }
 
-inline float float_from(std::string_view name, py::handle value) {
+inline double double_from(std::string_view name, py::handle value) {
     if (PyBool_Check(value.ptr()) || (!PyFloat_Check(value.ptr()) && PyNumber_Check(value.ptr()) == 0)) {
         wrong_type(name, "a number", value);
     }
@@ -77,7 +77,11 @@ inline float float_from(std::string_view name, py::handle value) {
     if (PyErr_Occurred() != nullptr) {
         throw py::error_already_set();
     }
-    return static_cast<float>(number);
+    return number;
+}
+
+inline float float_from(std::string_view name, py::handle value) {
+    return static_cast<float>(double_from(name, value));
 }
 
 inline bool bool_from(std::string_view name, py::handle value) {
@@ -189,6 +193,9 @@ template <class T> struct FromPython;
 
 template <> struct FromPython<bool> {
     static bool convert(std::string_view name, py::handle value) { return bool_from(name, value); }
+};
+template <> struct FromPython<double> {
+    static double convert(std::string_view name, py::handle value) { return double_from(name, value); }
 };
 template <> struct FromPython<float> {
     static float convert(std::string_view name, py::handle value) { return float_from(name, value); }
@@ -340,8 +347,10 @@ template <> struct FromPython<std::vector<sampling::LogitsProcessor>> {
 };
 template <> struct FromPython<Overflow> {
     static Overflow convert(std::string_view name, py::handle value) {
-        static constexpr std::pair<std::string_view, Overflow> known[] = {{"error", Overflow::error},
-                                                                          {"slide", Overflow::slide}};
+        static constexpr std::pair<std::string_view, Overflow> known[] = {
+            {"error", Overflow::error},
+            {"slide", Overflow::slide},
+            {"truncate_left", Overflow::truncate_left}};
         return choice_from(name, value, known);
     }
 };
@@ -356,8 +365,10 @@ struct Option {
     void (*set)(GenerationConfig&, std::string_view, py::handle);
 };
 
-/// Every member of GenerationConfig, in its order. A new one needs a line here, one in each list of
-/// gpt2/__init__.pyi, and a FromPython if its type has none yet; a test compares the three.
+/// The members of GenerationConfig, in its order, but for those of several texts at once, for which the
+/// module has no function, and what is an object of C++: cancellation, assistant_model. A new one needs a
+/// line here, one in each list of gpt2/__init__.pyi, and a FromPython if its type has none yet; a test
+/// compares the three.
 inline constexpr Option generation_options[] = {
     {"max_new_tokens", set<&GenerationConfig::max_new_tokens>},
     {"do_sample", set<&GenerationConfig::do_sample>},
@@ -399,6 +410,9 @@ inline constexpr Option generation_options[] = {
     {"top_p_rule", set<&GenerationConfig::top_p_rule>},
     {"logits_processors", set<&GenerationConfig::logits_processors>},
     {"processor_order", set<&GenerationConfig::processor_order>},
+    {"max_time", set<&GenerationConfig::max_time>},
+    {"prompt_lookup_num_tokens", set<&GenerationConfig::prompt_lookup_num_tokens>},
+    {"max_matching_ngram_size", set<&GenerationConfig::max_matching_ngram_size>},
 };
 
 inline GenerationConfig config_from(const py::kwargs& options) {

@@ -181,7 +181,8 @@ void add_result(py::module_& m) {
             "The natural logarithm of the probability that the model gave to each token, if asked for.")
         .def_property_readonly(
             "finish_reason", [](const Result& r) { return to_string(r.result.finish_reason); },
-            "\"length\", \"eos\", \"stop_string\" or \"callback\" (also for a stream that was closed).")
+            "\"length\", \"eos\", \"stop_string\", \"max_time\" or \"callback\" (also for a stream that was "
+            "closed).")
         .def_property_readonly(
             "stop_string",
             [](const Result& r) {

@@ -12,7 +12,7 @@ from typing_extensions import TypeAlias
 _Weights: TypeAlias = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 _Isa: TypeAlias = Literal["portable", "avx2", "avx2_vnni", "avx512", "avx512_vnni"]
 _KvDtype: TypeAlias = Literal["float32", "float16"]
-_Overflow: TypeAlias = Literal["error", "slide"]
+_Overflow: TypeAlias = Literal["error", "slide", "truncate_left"]
 _Tokens: TypeAlias = Iterable[SupportsIndex]
 _Prompt: TypeAlias = str | bytes | _Tokens
 _Callback: TypeAlias = Callable[[Token], Flow | None]
@@ -121,7 +121,7 @@ class Result:
     @property
     def logprobs(self) -> list[float] | None: ...
     @property
-    def finish_reason(self) -> Literal["length", "eos", "stop_string", "callback"]: ...
+    def finish_reason(self) -> Literal["length", "eos", "stop_string", "callback", "max_time"]: ...
     @property
     def stop_string(self) -> str | None: ...
     @property
@@ -229,6 +229,9 @@ class Model:
         top_p_rule: Literal["reach", "within"] = ...,
         logits_processors: Iterable[_LogitsProcessor] = ...,
         processor_order: Iterable[str] = ...,
+        max_time: float | None = ...,
+        prompt_lookup_num_tokens: int | None = ...,
+        max_matching_ngram_size: int | None = ...,
     ) -> Result: ...
     def stream(
         self,
@@ -274,6 +277,9 @@ class Model:
         top_p_rule: Literal["reach", "within"] = ...,
         logits_processors: Iterable[_LogitsProcessor] = ...,
         processor_order: Iterable[str] = ...,
+        max_time: float | None = ...,
+        prompt_lookup_num_tokens: int | None = ...,
+        max_matching_ngram_size: int | None = ...,
     ) -> Stream: ...
 
 class Session:
@@ -329,6 +335,9 @@ class Session:
         top_p_rule: Literal["reach", "within"] = ...,
         logits_processors: Iterable[_LogitsProcessor] = ...,
         processor_order: Iterable[str] = ...,
+        max_time: float | None = ...,
+        prompt_lookup_num_tokens: int | None = ...,
+        max_matching_ngram_size: int | None = ...,
     ) -> Result: ...
     def stream(
         self,
@@ -374,6 +383,9 @@ class Session:
         top_p_rule: Literal["reach", "within"] = ...,
         logits_processors: Iterable[_LogitsProcessor] = ...,
         processor_order: Iterable[str] = ...,
+        max_time: float | None = ...,
+        prompt_lookup_num_tokens: int | None = ...,
+        max_matching_ngram_size: int | None = ...,
     ) -> Stream: ...
     @property
     def position(self) -> int: ...

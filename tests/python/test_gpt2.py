@@ -165,6 +165,22 @@ def test_every_option_arrives(model: gpt2.Model) -> None:
     assert (other.finish_reason, other.stop_string) == ("stop_string", result.text[10:14])
 
 
+def test_the_same_text_sooner_and_not_at_all(model: gpt2.Model) -> None:
+    plain = model.generate(PROMPT, **SAMPLING)
+    looked_up = model.generate(PROMPT, prompt_lookup_num_tokens=3, max_matching_ngram_size=1, **SAMPLING)
+    assert looked_up.tokens == plain.tokens
+    none = model.generate(PROMPT, max_time=0)
+    assert (none.tokens, none.finish_reason) == ([], "max_time")
+    long = list(model.encode(PROMPT)) * 200
+    kept = model.config.n_positions - 5
+    assert (
+        model.generate(long, max_new_tokens=5, overflow="truncate_left").tokens
+        == model.generate(long[-kept:], max_new_tokens=5).tokens
+    )
+    with pytest.raises(gpt2.OptionError, match="max_time"):
+        model.generate(PROMPT, max_time=-1.0)
+
+
 def test_results(model: gpt2.Model) -> None:
     greedy = model.generate(PROMPT)
     assert len(greedy.tokens) == 20 and greedy.finish_reason == "length"
@@ -281,7 +297,12 @@ def test_exceptions(model: gpt2.Model, tiny: gpt2.Model, tmp_path: Path) -> None
         ("stop_strings", 5, TypeError, "stop_strings: expected str, bytes or a list of them, found int"),
         ("stop_strings", ["a", 5], TypeError, "stop_strings: expected str or bytes, found int"),
         ("stop_strings", [""], gpt2.OptionError, r"stop_strings\[0\] is empty"),
-        ("overflow", "wrap", gpt2.OptionError, 'overflow is "wrap", expected one of error, slide'),
+        (
+            "overflow",
+            "wrap",
+            gpt2.OptionError,
+            'overflow is "wrap", expected one of error, slide, truncate_left',
+        ),
         ("overflow", 1, TypeError, "overflow: expected a name"),
         ("eos_token_id", 2**40, gpt2.OptionError, "eos_token_id is 1099511627776"),
         ("top_q", 1, TypeError, '"top_q" is no option'),
@@ -601,11 +622,19 @@ def test_functions_change_scores(model: gpt2.Model) -> None:
         list(model.stream(PROMPT, max_new_tokens=5, logits_processors=[fail]))
 
 
+OF_CPP_ALONE = {  # objects of C++, and what belongs to several texts at once
+    *("cancellation", "assistant_model", "num_assistant_tokens", "num_return_sequences", "num_beams"),
+    *("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"),
+}
+
+
 def test_options_are_those_of_the_library() -> None:
     header = (ROOT / "include" / "gpt2" / "generation_config.hpp").read_text()
     struct = re.search(r"\nstruct GenerationConfig {\n(.*?)\n};", header, re.DOTALL)
     assert struct is not None
     members = re.findall(r"^    [\w:<>, ]+ (\w+)(?: = .*|{});", struct[1], re.MULTILINE)
+    assert OF_CPP_ALONE <= set(members)
+    members = [name for name in members if name not in OF_CPP_ALONE]
     assert _gpt2.option_names == members
     stub = ast.parse((ROOT / "python" / "gpt2" / "__init__.pyi").read_text())
     described = {
