@@ -182,13 +182,22 @@ public:
         }
         machine_.kv_dtype = to_string(session.kv_dtype());
         if (config_.num_return_sequences > 1 || config_.num_beams > 1) {
-            return write_together(prompt, tokens, how);
+            return write_together(prompt, tokens, how, 0, config_.num_return_sequences);
         }
         const std::int64_t n = options_.n.value_or(1);
-        for (std::int64_t i = 0; i < n || n == 0; ++i) {
-            announce(i + 1, n);
-            if (const int signal = write_one(session, prompt, tokens,
-                                             options_.generation.sample + static_cast<std::uint64_t>(i))) {
+        for (std::int64_t i = 0; i < n || n == 0; i += options_.batch_size) {
+            const std::uint64_t number = options_.generation.sample + static_cast<std::uint64_t>(i);
+            int signal = 0;
+            if (options_.batch_size == 1) {
+                announce(i + 1, n);
+                signal = write_one(session, prompt, tokens, number);
+            } else {
+                config_.sample = number;
+                config_.num_return_sequences = options_.batch_size;
+                signal = write_together(prompt, tokens, how, i, n);
+                config_.num_return_sequences = 1;
+            }
+            if (signal != 0) {
                 return signal;
             }
         }
@@ -206,9 +215,10 @@ public:
 private:
     using Clock = std::chrono::steady_clock;
 
-    /// All texts at once, each printed when all are complete.
+    /// Texts at once, each printed when all are complete.
+    /// @param first  number of the first among all @p n
     int write_together(std::string_view prompt, const std::vector<gpt2::TokenId>& tokens,
-                       const gpt2::SessionOptions& how) {
+                       const gpt2::SessionOptions& how, std::int64_t first, std::int64_t n) {
         std::vector<gpt2::GenerationResult> results;
         int signal = 0;
         const bool has_beams = config_.num_beams > 1;
@@ -220,7 +230,7 @@ private:
             signal = InterruptScope::signal();
         }
         for (std::size_t i = 0; i < results.size(); ++i) {
-            announce(static_cast<std::int64_t>(i) + 1, static_cast<std::int64_t>(results.size()));
+            announce(first + static_cast<std::int64_t>(i) + 1, n);
             Sample sample{.prompt = prompt,
                           .prompt_tokens = tokens.size(),
                           .number = config_.sample + (has_beams ? 0 : i),

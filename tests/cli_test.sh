@@ -438,6 +438,13 @@ $second_original
 $bar$bar
 Model prompt >>> Prompt should not be empty!
 Model prompt >>> "
+run -s 42 -n 4 --batch_size 2 -l 24 "$prompt"
+batched=$out
+run -s 42 -n 4 -l 24 "$prompt"
+equal "--batch_size" "$batched" "$out"
+refused 2 "--batch-size is 2, expected a number that divides --n, 3" -n 3 --batch-size 2 "$prompt"
+refused 2 "--batch-size is 0" --batch-size 0 "$prompt"
+refused 2 "--load-session is for one text at a time" -n 2 --batch-size 2 --load-session x "$prompt"
 run --unconditional --nsamples 1 --seed 5 --length 6
 first_unconditional=$out
 run --preset openai --seed 5 --max-new-tokens 6 ""

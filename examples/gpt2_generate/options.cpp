@@ -79,6 +79,10 @@ void add_input(CLI::App& app, Options& o) {
     app.add_option("-n,--n,--nsamples", o.n, "Number of texts to write from the prompt (default 1)")
         ->type_name("N")
         ->transform(integer<std::int64_t>());
+    app.add_option("--batch-size", o.batch_size,
+                   "How many of them at once, printed when all of these are complete (default 1)")
+        ->type_name("N")
+        ->transform(integer<std::int64_t>());
     app.add_option("-m,--model", o.model,
                    "The model: the file that convert_weights.py makes, or a Hugging Face directory\n"
                    "(default: models/novella-f16.safetensors, here or above the program)")
@@ -555,6 +559,10 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError("--n is " + std::to_string(*o.n) + ", expected " + std::to_string(least) +
                          " or more");
     }
+    if (o.batch_size < 1 || o.n.value_or(1) % o.batch_size != 0) {
+        throw UsageError("--batch-size is " + std::to_string(o.batch_size) +
+                         ", expected a number that divides --n, " + std::to_string(o.n.value_or(1)));
+    }
     if (o.threads && *o.threads < 1) {
         throw UsageError("--threads is " + std::to_string(*o.threads) + ", expected 1 or more");
     }
@@ -575,12 +583,14 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
                          " needs a prompt on the command line or in a file, but prompts are asked for");
     }
-    if (g.num_return_sequences > 1 || g.num_beams > 1) {
+    if (g.num_return_sequences > 1 || g.num_beams > 1 || o.batch_size > 1) {
         for (const char* const name : {"--screen-head", "--load-session", "--save-session",
                                        "--attention-html", "--show-probabilities"}) {
             if (app.count(name) > 0) {
-                throw UsageError(std::string(name) +
-                                 " is for one text, expected neither --num-return-sequences nor --num-beams");
+                throw UsageError(
+                    std::string(name) +
+                    " is for one text at a time, expected none of --num-return-sequences, --num-beams and "
+                    "--batch-size");
             }
         }
     }
