@@ -259,6 +259,8 @@ TEST_CASE("the callback knows the text, and ends no other") {
 TEST_CASE("a stop ends all texts that go on, with what they have") {
     GenerationConfig config = drawing();
     config.num_return_sequences = 2;
+    config.logit_bias.clear();
+    config.ignore_eos = true;
     std::stop_source source;
     config.cancellation = source.get_token();
     const auto whole = check_batch(model(), prompts(), config);
