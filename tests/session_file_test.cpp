@@ -157,8 +157,8 @@ TEST_CASE("after a text, in the middle of a conversation") {
     const GenerationConfig config{.max_new_tokens = 20,
                                   .do_sample = true,
                                   .temperature = 0.9f,
-                                  .seed = 7,
                                   .repetition_penalty = 1.2f,
+                                  .seed = 7,
                                   .ignore_eos = true};
     Session session(model());
     session.generate(tokens(30), config);
@@ -232,7 +232,8 @@ TEST_CASE("the format") {
     // Nothing but these positions, and nothing random.
     Session longer = read(model(), 70, KvDtype::float16);
     longer.truncate(19);
-    longer.forward(std::span(tokens(20)).last(1));
+    const auto first_20 = tokens(20);
+    longer.forward(std::span(first_20).last(1));
     CHECK(saved(longer) == begin);
 }
 
