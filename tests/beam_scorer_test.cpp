@@ -295,6 +295,21 @@ TEST_CASE("when a search ends") {
     CHECK(lengths(EarlyStopping::never, 0.0) == Lengths{1, 2});
     // A strong one makes up for everything at the full length, but not at the next.
     CHECK(lengths(EarlyStopping::never, 4.0) == Lengths{20, 20});
+
+    // Where length is a burden, the next token decides, not the last that there may be: "end" and "0 end" do
+    // not suffice, as "0 0 0" is likely and then ends for sure.
+    const Model three = [](const std::vector<TokenId>& tokens) {
+        return tokens.size() == 3 ? std::vector<float>{std::log(0.005f), std::log(0.99f), std::log(0.005f)}
+                                  : std::vector<float>{std::log(0.95f), std::log(0.04f), std::log(0.01f)};
+    };
+    for (const EarlyStopping when : {EarlyStopping::off, EarlyStopping::never}) {
+        const auto found = search(
+            three, {.num_beams = 2, .length_penalty = -1.0, .early_stopping = when, .max_new_tokens = 100}, 1,
+            3);
+        REQUIRE(found.size() == 2);
+        CHECK(found[0].beam.tokens == std::vector<TokenId>{0, 0, 0, 1});
+        CHECK(found[1].beam.tokens == std::vector<TokenId>{1});
+    }
 }
 
 TEST_CASE("fewer tokens than beams") {

@@ -21,6 +21,7 @@
 #include <stdexcept>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -44,9 +45,16 @@ constexpr std::size_t n_positions = 150; // of test::odd_config()
 constexpr TokenId eos = 256;
 constexpr double forbidden = -std::numeric_limits<double>::infinity();
 
+/// Some tokens are much more probable than others.
 Gpt2Model make_model() {
     const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), test::odd_config(), {}, test::enlarge_matrices);
+    const auto edit = [](std::string_view name, std::span<float> values) {
+        test::enlarge_matrices(name, values);
+        for (float& value : values) {
+            value *= name == "ln_f.weight" ? 15.0f : 1.0f;
+        }
+    };
+    test::write_model(directory.path(), test::odd_config(), {}, edit);
     return Gpt2Model::load(directory.path());
 }
 
@@ -249,21 +257,21 @@ TEST_CASE("without options, and where the model does not end the text") {
     const auto several = novella().generate_batch(std::vector<std::string>{"The king"}, config);
     CHECK(one.tokens == several.at(0).tokens);
     CHECK(one.score == several.at(0).score);
-    // More probable texts than the greedy ones, where there are any.
+    // Now and then a more probable text than the greedy one.
+    config.num_beams = 1;
     std::size_t n_better = 0;
-    for (const char* const begin : {"The king", "There was once", "It was", "And then the"}) {
-        config.num_beams = 4;
-        const double found = *novella().generate(begin, config).score;
-        config.num_beams = 1;
-        const auto greedy = novella().generate(begin, config);
+    for (const std::string text : {"The king", "It was a dark", "Once upon a time", "She"}) {
+        const auto greedy = novella().generate(text, config);
         CHECK_FALSE(greedy.score.has_value());
         Session session(novella());
-        session.forward(novella().encode_prompt(begin));
+        session.forward(novella().encode_prompt(text));
         double sum = 0.0;
         for (const float logprob : session.score(greedy.tokens)) {
             sum += static_cast<double>(logprob);
         }
-        n_better += found > sum / 12.0 + 1e-5 ? 1 : 0;
+        GenerationConfig beams = config;
+        beams.num_beams = 4;
+        n_better += *novella().generate(text, beams).score > sum / 12.0 + 1e-3 ? 1 : 0;
     }
     CHECK(n_better > 0);
 }
@@ -494,12 +502,10 @@ TEST_CASE("drawn beams are those of the definition with the library's random num
         const auto found = search(config);
         check_texts(found, expected_texts(config, change, choose));
         CHECK(found[0].seed == seed);
-        for (const GenerationResult& result : found) {
-            different.insert(result.tokens);
-        }
+        different.insert(found[2].tokens);
     }
-    CHECK(different.size() > 3); // those of one search are
-    config.temperature = 0.0f;   // nothing is drawn
+    CHECK(different.size() > 1);
+    config.temperature = 0.0f; // nothing is drawn
     GenerationConfig plain{
         .max_new_tokens = 8, .logit_bias = some_ends, .num_return_sequences = 3, .num_beams = 3};
     CHECK(search(config)[2].tokens == search(plain)[2].tokens);
