@@ -451,9 +451,10 @@ TEST_CASE("stop strings, end of text, a callback that stops or throws: at every 
             with = config;
             with.stop_strings = {"never found", plain.bytes.substr(at, 2)};
             write(with);
-            write(config, [at](const GeneratedToken& token) {
+            const auto stop_at = [at](const GeneratedToken& token) {
                 return token.index == at ? Flow::stop : Flow::proceed;
-            });
+            };
+            write(config, stop_at);
             write(config, [at](const GeneratedToken& token) {
                 if (token.index == at) {
                     throw std::runtime_error("enough");
@@ -461,6 +462,11 @@ TEST_CASE("stop strings, end of text, a callback that stops or throws: at every 
                 return Flow::proceed;
             });
         }
+        // One pass for all but the first token and the last of 16; a proposal that ended the text counts.
+        const auto what = compare(
+            model(), KvDtype::float16, prompt, config, assistant(knowing(whole), 40),
+            [at](const GeneratedToken& token) { return token.index == at ? Flow::stop : Flow::proceed; });
+        CHECK(what.accepted == std::min<std::size_t>(at, 14));
     }
 }
 
@@ -607,6 +613,12 @@ TEST_CASE("a proposal that the model cannot read is no error of the text") {
     const auto what = compare(of, KvDtype::float16, prompt, config, assistant(proposing(only_wild), 3));
     CHECK(what.accepted == 0);
     CHECK(what.proposed > 0);
+    // Nor if what was proposed before it is right: that has not been read either.
+    const auto plain = run(of, KvDtype::float16, prompt, config).result.tokens;
+    std::vector<TokenId> whole = prompt;
+    whole.insert(whole.end(), plain.begin(), plain.end());
+    const auto late = [=](TokenId token, std::size_t i) { return i % 3 == 0 ? wild : token; };
+    CHECK(compare(of, KvDtype::float16, prompt, config, assistant(knowing(whole, late), 3)).proposed > 0);
     // One that the text has is the same error.
     config.suppress_tokens.clear();
     config.logit_bias = {{wild, 100.0f}};
@@ -720,6 +732,7 @@ TEST_CASE("a draft model forgets what the text did not take") {
             context.insert(context.end(), proposed.begin(),
                            proposed.begin() + static_cast<std::ptrdiff_t>(taken));
             context.push_back(taken < proposed.size() ? another(proposed[taken]) : 5);
+            context.push_back(static_cast<TokenId>(i));
         }
     }
 }
