@@ -76,15 +76,14 @@ void check_recorded(const Recorder& recorder, const test::Inside& inside, const 
     double most_weights = 0.0;
     for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t layer = 0; layer <= config.n_layer; ++layer) {
-            most = std::max(most,
-                            distance(inside.hidden_states[layer], t, recorder.hidden_state_at(layer, t)));
+            most =
+                std::max(most, distance(inside.hidden_states[layer], t, recorder.hidden_state_at(layer, t)));
         }
         most = std::max(most, distance(inside.last_hidden_states[0], t, recorder.last_hidden_state_at(t)));
         for (std::size_t i = 0; i < config.n_layer * config.n_head; ++i) {
             const auto found = recorder.attention_at(i / config.n_head, i % config.n_head, t);
             REQUIRE(found.size() == t + 1);
-            most_weights =
-                std::max(most_weights, distance(row_of_weights(inside.attention[i], t), 0, found));
+            most_weights = std::max(most_weights, distance(row_of_weights(inside.attention[i], t), 0, found));
         }
     }
     MESSAGE("hidden states: ", most, ", weights: ", most_weights, " standard deviations");
