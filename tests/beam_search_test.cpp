@@ -245,7 +245,7 @@ TEST_CASE("texts and scores are those of the definition") {
             }
         }
     }
-    CHECK(lengths.size() > 4);
+    CHECK(lengths.size() > 2);
 }
 
 TEST_CASE("without options, and where the model does not end the text") {
