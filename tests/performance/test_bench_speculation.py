@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""bench-speculation does what its help says. (What it measures is not checked: tests do not depend on time.)"""
+"""bench-speculation does what its help says. (Not what it measures: tests do not depend on time.)"""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
