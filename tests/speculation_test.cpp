@@ -494,8 +494,10 @@ TEST_CASE("the callback of a proposed token may fork the session") {
 }
 
 TEST_CASE("the window slides as without speculation") {
-    for (const auto& [n_prompt, n_new] : {std::pair(20u, 260), std::pair(400u, 90), std::pair(149u, 3),
-                                          std::pair(150u, 2), std::pair(151u, 4)}) {
+    for (const auto& lengths : {std::pair(20u, 260), std::pair(400u, 90), std::pair(149u, 3),
+                                std::pair(150u, 2), std::pair(151u, 4)}) {
+        const unsigned n_prompt = lengths.first;
+        const int n_new = lengths.second;
         CAPTURE(n_prompt);
         GenerationConfig config{.max_new_tokens = n_new,
                                 .do_sample = true,

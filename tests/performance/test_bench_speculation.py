@@ -74,6 +74,9 @@ def test_options_that_are_not_understood(arguments: list[str], message: str) -> 
 
 
 def test_a_text_that_does_not_fit_is_an_error() -> None:
-    done = run("--cases", "imposed", "--new-tokens", "100")
+    words = SHORT.replace("--new-tokens 25", "--new-tokens 100").split()
+    done = subprocess.run(
+        [PROGRAM, *words, "--cases", "imposed"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert "n_positions" in done.stderr
