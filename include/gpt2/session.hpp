@@ -195,7 +195,7 @@ private:
         tokens_.reserve(model_->transformer.config.n_positions);
     }
 
-    [[nodiscard]] static Session restore(const Gpt2Model& model, const SafetensorsFile& file,
+    [[nodiscard]] static Session restore(const Gpt2Model& model, const SafetensorsFile& from,
                                          const SessionOptions& options);
 
     /// Checks what forward() was given and lays out its rows.
