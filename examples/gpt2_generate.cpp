@@ -169,8 +169,9 @@ public:
         if (options_.kv_dtype != "auto") {
             how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
         }
-        const auto recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
+        std::shared_ptr<gpt2::Recorder> recorder;
         if (options_.attention_page) {
+            recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
             how.observer = recorder;
         }
         gpt2::Session session = options_.load_session

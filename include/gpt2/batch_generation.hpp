@@ -40,14 +40,12 @@ public:
     /// starts again with the end of everything so far, as in Session::generate.
     /// @param session  each once
     void add(Session& session, std::span<const TokenId> tokens) {
-        std::vector<TokenId> all(tokens.begin(), tokens.end());
         if (tokens.size() > n_positions_ - session.position()) {
-            all.insert(all.begin(), session.tokens().begin(), session.tokens().end());
-            const std::span<const TokenId> kept = slide_window(all, n_positions_);
-            all = std::vector<TokenId>(kept.begin(), kept.end());
+            tokens_.push_back(slide_window(session.tokens(), tokens, n_positions_));
             session.truncate(0);
+        } else {
+            tokens_.emplace_back(tokens.begin(), tokens.end());
         }
-        tokens_.push_back(std::move(all));
         items_.push_back({&session, tokens_.back()}); // stays where it is when tokens_ grows
     }
 
@@ -58,7 +56,7 @@ public:
     [[nodiscard]] std::optional<InterruptCause> run(const Interrupt& interrupt) {
         std::optional<InterruptCause> interrupted;
         try {
-            interrupt.check();
+            interrupt.check(); // before this waits for the pool's turn
             gpt2::forward(items_, interrupt);
         } catch (const Interrupted& e) {
             interrupted = e.cause();

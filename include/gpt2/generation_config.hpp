@@ -166,6 +166,15 @@ struct GenerationConfig {
     return tokens.size() > kept ? tokens.last(kept) : tokens;
 }
 
+/// What a session reads that slides: of the tokens that it holds and those that come, slide_window().
+[[nodiscard]] inline std::vector<TokenId>
+slide_window(std::span<const TokenId> held, std::span<const TokenId> tokens, std::size_t n_positions) {
+    std::vector<TokenId> all(held.begin(), held.end());
+    all.insert(all.end(), tokens.begin(), tokens.end());
+    const std::span<const TokenId> kept = slide_window(all, n_positions);
+    return {kept.begin(), kept.end()};
+}
+
 /// What a text begins after: with Overflow::truncate_left the last of @p tokens, so that there is room for
 /// max_new_tokens, else all of them.
 [[nodiscard]] inline std::span<const TokenId> context_of(std::span<const TokenId> tokens,

@@ -12,8 +12,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
-#include <span>
 #include <string_view>
+#include <vector>
 
 /// @file
 /// The keys and values of one sequence.
@@ -77,23 +77,6 @@ public:
         }
     }
 
-    /// The key [D] of a position that has been written. For a look inside; attend() reads many at once.
-    void read_key(std::size_t layer, std::size_t head, std::size_t position, std::span<float> key) const {
-        const std::byte* const block = memory_[position / kernels::kv_block][layer * n_head_ + head].data();
-        const std::size_t lane = position % 16;
-        const std::size_t group = position % kernels::kv_block / 16;
-        for (std::size_t d = 0; d < head_size_; ++d) { // [4][D][16], as kernels::AttendArgs says
-            const std::byte* const from = block + ((group * head_size_ + d) * 16 + lane) * element_size();
-            if (dtype_ == KvDtype::float16) {
-                half value;
-                std::memcpy(&value, from, sizeof value);
-                key[d] = static_cast<float>(value);
-            } else {
-                std::memcpy(&key[d], from, sizeof key[d]);
-            }
-        }
-    }
-
     /// Queries of one head against keys and values; see kernels::AttendArgs, as above.
     void attend(const kernels::Kernels& kernels, std::size_t layer, std::size_t head,
                 kernels::AttendArgs args) const {
@@ -122,6 +105,19 @@ public:
                 std::memcpy(out, block + (first + d * step) * size, size);
             }
         }
+    }
+
+    /// The keys [n, D] of one head at the first @p n positions, exactly.
+    [[nodiscard]] std::vector<float> keys(std::size_t layer, std::size_t head, std::size_t n) const {
+        std::vector<float> out(n * head_size_);
+        if (dtype_ == KvDtype::float32) {
+            read(Part::keys, layer, head, n, reinterpret_cast<std::byte*>(out.data()));
+            return out;
+        }
+        std::vector<half> stored(out.size());
+        read(Part::keys, layer, head, n, reinterpret_cast<std::byte*>(stored.data()));
+        std::ranges::transform(stored, out.begin(), [](half value) { return static_cast<float>(value); });
+        return out;
     }
 
 private:

@@ -84,14 +84,14 @@ private:
         const std::size_t D = row.cache->head_size();
         weights_.resize(attention.n_head * n);
         compute.pool.parallel_for(attention.n_head, 1, [&](std::size_t begin, std::size_t end) {
-            std::vector<float> key(D);
             std::vector<double> scores(n);
             for (std::size_t head = begin; head < end; ++head) {
+                const std::vector<float> keys = row.cache->keys(layer, head, n);
                 for (std::size_t i = 0; i < n; ++i) {
-                    row.cache->read_key(layer, head, i, key);
                     double dot = 0.0;
                     for (std::size_t d = 0; d < D; ++d) {
-                        dot += static_cast<double>(queries[head * D + d]) * static_cast<double>(key[d]);
+                        dot +=
+                            static_cast<double>(queries[head * D + d]) * static_cast<double>(keys[i * D + d]);
                     }
                     scores[i] = dot * static_cast<double>(attention.scale);
                 }

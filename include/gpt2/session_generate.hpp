@@ -31,9 +31,7 @@ inline void Session::extend(std::span<const TokenId> tokens, Overflow overflow, 
         forward(tokens, interrupt);
         return;
     }
-    std::vector<TokenId> all(tokens_);
-    all.insert(all.end(), tokens.begin(), tokens.end());
-    const std::span<const TokenId> kept = slide_window(all, config.n_positions);
+    const std::vector<TokenId> kept = slide_window(tokens_, tokens, config.n_positions);
     truncate(0);
     forward(kept, interrupt);
 }
