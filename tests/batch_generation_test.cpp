@@ -3,6 +3,7 @@
 // Several texts in one call: each is the one that it would be alone.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -34,25 +35,16 @@ using gpt2::Session;
 using gpt2::SessionOptions;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::loaded_novella;
+using gpt2::test::make_model;
 namespace test = gpt2::test;
 
 namespace {
 
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 
-Gpt2Model make_model() {
-    const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), test::odd_config(), {}, test::enlarge_matrices);
-    return Gpt2Model::load(directory.path());
-}
-
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model();
-    return loaded;
-}
-
-const Gpt2Model& novella() {
-    static const Gpt2Model loaded = Gpt2Model::load(test::novella());
+    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
     return loaded;
 }
 
@@ -172,13 +164,13 @@ TEST_CASE("texts of the default model, and its stop strings") {
                             .seed = 1,
                             .stop_strings = {", ", "\n"},
                             .num_return_sequences = 3};
-    const auto found = novella().generate_batch(texts, config);
+    const auto found = loaded_novella().generate_batch(texts, config);
     REQUIRE(found.size() == 12);
     config.num_return_sequences = 1;
     for (std::size_t i = 0; i < found.size(); ++i) {
         config.sample = i % 3;
         CAPTURE(i);
-        check_same(found[i], novella().generate(texts[i / 3], config));
+        check_same(found[i], loaded_novella().generate(texts[i / 3], config));
     }
     CHECK(found[0].finish_reason == FinishReason::stop_string);
     CHECK(found[6].text == found[9].text); // the same prompt

@@ -2,6 +2,7 @@
 
 // Beam search with a model: against the definition in double precision, with logits of fresh forward passes.
 
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -37,6 +38,8 @@ using gpt2::OptionError;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::sampling::EarlyStopping;
+using gpt2::test::loaded_novella;
+using gpt2::test::make_model;
 namespace test = gpt2::test;
 
 namespace {
@@ -46,25 +49,14 @@ constexpr TokenId eos = 256;
 constexpr double forbidden = -std::numeric_limits<double>::infinity();
 
 /// Some tokens are much more probable than others.
-Gpt2Model make_model() {
-    const test::TemporaryDirectory directory;
+const Gpt2Model& model() {
     const auto edit = [](std::string_view name, std::span<float> values) {
         test::enlarge_matrices(name, values);
         for (float& value : values) {
             value *= name == "ln_f.weight" ? 15.0f : 1.0f;
         }
     };
-    test::write_model(directory.path(), test::odd_config(), {}, edit);
-    return Gpt2Model::load(directory.path());
-}
-
-const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model();
-    return loaded;
-}
-
-const Gpt2Model& novella() {
-    static const Gpt2Model loaded = Gpt2Model::load(test::novella());
+    static const Gpt2Model loaded = make_model(test::odd_config(), edit);
     return loaded;
 }
 
@@ -253,25 +245,25 @@ TEST_CASE("without options, and where the model does not end the text") {
     GenerationConfig config{.max_new_tokens = 12, .ignore_eos = true, .num_beams = 4};
     const auto expected = expected_texts(config);
     check_texts(search(config), expected);
-    const GenerationResult one = novella().generate("The king", config);
-    const auto several = novella().generate_batch(std::vector<std::string>{"The king"}, config);
+    const GenerationResult one = loaded_novella().generate("The king", config);
+    const auto several = loaded_novella().generate_batch(std::vector<std::string>{"The king"}, config);
     CHECK(one.tokens == several.at(0).tokens);
     CHECK(one.score == several.at(0).score);
     // Now and then a more probable text than the greedy one.
     config.num_beams = 1;
     std::size_t n_better = 0;
     for (const std::string text : {"The king", "It was a dark", "Once upon a time", "She"}) {
-        const auto greedy = novella().generate(text, config);
+        const auto greedy = loaded_novella().generate(text, config);
         CHECK_FALSE(greedy.score.has_value());
-        Session session(novella());
-        session.forward(novella().encode_prompt(text));
+        Session session(loaded_novella());
+        session.forward(loaded_novella().encode_prompt(text));
         double sum = 0.0;
         for (const float logprob : session.score(greedy.tokens)) {
             sum += static_cast<double>(logprob);
         }
         GenerationConfig beams = config;
         beams.num_beams = 4;
-        n_better += *novella().generate(text, beams).score > sum / 12.0 + 1e-3 ? 1 : 0;
+        n_better += *loaded_novella().generate(text, beams).score > sum / 12.0 + 1e-3 ? 1 : 0;
     }
     CHECK(n_better > 0);
 }
@@ -428,7 +420,7 @@ TEST_CASE("stop strings end a text as its last token does") {
     config.num_beams = 4;
     std::size_t n_stopped = 0;
     const std::vector<std::string> prompts{"The king", "It was a dark"};
-    const auto results = novella().generate_batch(prompts, config);
+    const auto results = loaded_novella().generate_batch(prompts, config);
     REQUIRE(results.size() == 8);
     for (std::size_t i = 0; i < 8; ++i) {
         const GenerationResult& result = results[i];
@@ -439,8 +431,8 @@ TEST_CASE("stop strings end a text as its last token does") {
         CHECK(stopped == !result.stop_string.empty());
         CHECK(stopped == (result.bytes.size() > result.text.size()));
         // Its score is that of all its tokens, the last included.
-        Session session(novella());
-        session.forward(novella().encode_prompt(prompts[i / 4]));
+        Session session(loaded_novella());
+        session.forward(loaded_novella().encode_prompt(prompts[i / 4]));
         double sum = 0.0;
         for (const float logprob : session.score(result.tokens)) {
             sum += static_cast<double>(logprob);
@@ -567,7 +559,7 @@ TEST_CASE("the callback is told of the texts that were found") {
     CHECK(tokens[1] == std::vector<TokenId>{all[1].tokens[0]});
     std::string streamed;
     config.num_return_sequences = 1;
-    const auto one = novella().generate("The king", config, [&](const GeneratedToken& token) {
+    const auto one = loaded_novella().generate("The king", config, [&](const GeneratedToken& token) {
         streamed += token.text;
         return Flow::proceed;
     });

@@ -4,6 +4,7 @@
 // of the session and the instruction set.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 #include "support/reference.hpp"
 
@@ -36,6 +37,7 @@ using gpt2::Logits;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::WeightType;
+using gpt2::test::loaded_novella;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
@@ -69,16 +71,12 @@ std::vector<Isa> comparable_levels() {
     return levels;
 }
 
-const Gpt2Model& novella() {
-    static const Gpt2Model model = Gpt2Model::load(test::novella());
-    return model;
-}
-
 const std::vector<TokenId>& text() {
     static const std::vector<TokenId> tokens = [] {
         const std::string bytes =
             test::read_file(std::filesystem::path(GPT2_SOURCE_DIR) / "tests" / "data" / "heldout.txt");
-        std::vector<TokenId> all = novella().tokenizer().encode(std::string_view(bytes).substr(0, 4000));
+        std::vector<TokenId> all =
+            loaded_novella().tokenizer().encode(std::string_view(bytes).substr(0, 4000));
         REQUIRE(all.size() >= 2 * n_text);
         return all;
     }();
@@ -217,16 +215,16 @@ TEST_CASE("threads, pieces and levels where matrices have types of their own") {
 
 TEST_CASE("every token by itself, and pieces that end where blocks do") {
     const auto tokens = std::span(text()).first(n_text);
-    const std::vector<float> expected = read(novella(), with(1), tokens, {n_text});
-    CHECK(mismatch(read(novella(), with(2), tokens, Pieces(n_text, 1)), expected) == "");
-    CHECK(mismatch(read(novella(), with(2), tokens, {16, 48, 64, 128, 1, 43}), expected) == "");
-    CHECK(mismatch(read(novella(), with(2), tokens, {15, 2, 46, 2, 191, 44}), expected) == "");
-    CHECK(mismatch(read(novella(), with(2), tokens, {256, 44}), expected) == "");
-    CHECK(mismatch(read(novella(), with(2), tokens, {257, 43}), expected) == "");
+    const std::vector<float> expected = read(loaded_novella(), with(1), tokens, {n_text});
+    CHECK(mismatch(read(loaded_novella(), with(2), tokens, Pieces(n_text, 1)), expected) == "");
+    CHECK(mismatch(read(loaded_novella(), with(2), tokens, {16, 48, 64, 128, 1, 43}), expected) == "");
+    CHECK(mismatch(read(loaded_novella(), with(2), tokens, {15, 2, 46, 2, 191, 44}), expected) == "");
+    CHECK(mismatch(read(loaded_novella(), with(2), tokens, {256, 44}), expected) == "");
+    CHECK(mismatch(read(loaded_novella(), with(2), tokens, {257, 43}), expected) == "");
     for (const std::size_t n : {7u, 64u}) {
         Pieces pieces(n_text / n, n);
         pieces.push_back(n_text % n);
-        CHECK(mismatch(read(novella(), with(3), tokens, pieces), expected) == "");
+        CHECK(mismatch(read(loaded_novella(), with(3), tokens, pieces), expected) == "");
     }
 }
 
@@ -238,14 +236,14 @@ TEST_CASE("in a batch with others, whatever their lengths, logits and caches") {
         std::size_t n_new = 0; ///< in the pass under way
         Logits logits = Logits::none;
     };
-    const std::size_t V = novella().config().vocab_size;
+    const std::size_t V = loaded_novella().config().vocab_size;
     std::vector<Sequence> sequences;
     const std::array<KvDtype, 4> caches{KvDtype::float32, KvDtype::float16, KvDtype::float32,
                                         KvDtype::float32};
     for (std::size_t i = 0; i < caches.size(); ++i) {
         const auto tokens = std::span(text()).subspan(50 * i, 200);
-        sequences.push_back({tokens, read(novella(), with(1, caches[i]), tokens, {tokens.size()}),
-                             Session(novella(), with(2 + i % 2, caches[i]))});
+        sequences.push_back({tokens, read(loaded_novella(), with(1, caches[i]), tokens, {tokens.size()}),
+                             Session(loaded_novella(), with(2 + i % 2, caches[i]))});
     }
     std::mt19937 random(3);
     std::size_t most_rows = 0;
@@ -285,12 +283,12 @@ TEST_CASE("in a batch with others, whatever their lengths, logits and caches") {
 }
 
 TEST_CASE("after truncate") {
-    const std::size_t V = novella().config().vocab_size;
+    const std::size_t V = loaded_novella().config().vocab_size;
     const auto tokens = std::span(text()).first(n_text);
     const auto others = std::span(text()).last(n_text);
     for (const auto cache : {KvDtype::float32, KvDtype::float16}) {
-        const std::vector<float> expected = read(novella(), with(1, cache), tokens, {n_text});
-        Session session(novella(), with(2, cache));
+        const std::vector<float> expected = read(loaded_novella(), with(1, cache), tokens, {n_text});
+        Session session(loaded_novella(), with(2, cache));
         read(session, tokens, {n_text});
         for (const std::size_t length :
              {299u, 257u, 256u, 130u, 128u, 127u, 65u, 64u, 63u, 40u, 17u, 16u, 15u, 1u, 0u}) {
@@ -301,7 +299,7 @@ TEST_CASE("after truncate") {
             // Another continuation, longer than the rest of its block, and back.
             const std::vector<float> found = read(session, others.first(20), {7, 13});
             if (length == 40 || length == 63 || length == 128) {
-                Session fresh(novella(), with(2, cache));
+                Session fresh(loaded_novella(), with(2, cache));
                 fresh.forward(tokens.first(length));
                 CHECK(mismatch(found, read(fresh, others.first(20), {20})) == "");
             }
@@ -317,7 +315,7 @@ TEST_CASE("after truncate") {
 TEST_CASE("with any floating-point state of the caller") {
     const auto tokens = std::span(text()).first(100);
     const auto all = [&] {
-        Session session(novella(), with(2));
+        Session session(loaded_novella(), with(2));
         std::vector<float> result = session.score(tokens);
         result[0] = 0.0f; // NaN
         const auto logits = session.logits().flat();
@@ -365,10 +363,10 @@ TEST_CASE("generated text depends on the seed and the sample alone") {
                                   .seed = 42,
                                   .logprobs = true,
                                   .ignore_eos = true};
-    const auto expected = Session(novella(), with(1)).generate(prompt, config);
+    const auto expected = Session(loaded_novella(), with(1)).generate(prompt, config);
     CHECK(expected.tokens.size() == 60);
     for (const std::size_t n_threads : {2u, 3u, 5u}) {
-        CHECK(same(Session(novella(), with(n_threads)).generate(prompt, config), expected));
+        CHECK(same(Session(loaded_novella(), with(n_threads)).generate(prompt, config), expected));
     }
     for (const Isa isa : comparable_levels()) {
         const auto model = Gpt2Model::load(test::novella(), {.weights = {}, .isa = isa, .pool = nullptr});
@@ -380,8 +378,8 @@ TEST_CASE("generated text depends on the seed and the sample alone") {
         CHECK(same(session.generate(prompt.subspan(33), config), expected));
     }
     // In the company of another conversation.
-    Session session(novella(), with(2));
-    Session other(novella(), with(2));
+    Session session(loaded_novella(), with(2));
+    Session other(loaded_novella(), with(2));
     const std::array items{BatchItem{&other, prompt.first(9), Logits::last},
                            BatchItem{&session, prompt, Logits::last}};
     gpt2::forward(items);
@@ -390,22 +388,22 @@ TEST_CASE("generated text depends on the seed and the sample alone") {
 
     auto changed = config;
     changed.sample = 1;
-    const auto sample = Session(novella(), with(2)).generate(prompt, changed);
+    const auto sample = Session(loaded_novella(), with(2)).generate(prompt, changed);
     CHECK(sample.tokens != expected.tokens);
     CHECK(sample.seed == expected.seed);
     changed.seed = 43;
     changed.sample = 0;
-    const auto seed = Session(novella(), with(2)).generate(prompt, changed);
+    const auto seed = Session(loaded_novella(), with(2)).generate(prompt, changed);
     CHECK(seed.tokens != expected.tokens);
     CHECK(seed.tokens != sample.tokens);
     changed.seed.reset();
-    const auto fresh = Session(novella(), with(2)).generate(prompt, changed);
+    const auto fresh = Session(loaded_novella(), with(2)).generate(prompt, changed);
     REQUIRE(fresh.seed);
     CHECK(fresh.tokens != expected.tokens);
     changed.seed = fresh.seed;
-    CHECK(same(Session(novella(), with(3)).generate(prompt, changed), fresh));
+    CHECK(same(Session(loaded_novella(), with(3)).generate(prompt, changed), fresh));
     changed.seed.reset();
-    CHECK(Session(novella(), with(2)).generate(prompt, changed).seed != fresh.seed);
+    CHECK(Session(loaded_novella(), with(2)).generate(prompt, changed).seed != fresh.seed);
 }
 
 namespace {

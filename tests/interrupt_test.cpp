@@ -4,6 +4,7 @@
 // sanitizer too.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -36,6 +37,7 @@ using gpt2::Interrupted;
 using gpt2::Profile;
 using gpt2::Session;
 using gpt2::TokenId;
+using gpt2::test::make_model;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
@@ -43,14 +45,8 @@ namespace {
 
 constexpr std::size_t n_layer = 3; // of test::odd_config()
 
-Gpt2Model make(const gpt2::Config& config, const gpt2::LoadOptions& options = {}) {
-    const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), config);
-    return Gpt2Model::load(directory.path(), options);
-}
-
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make(test::odd_config());
+    static const Gpt2Model loaded = make_model(test::odd_config());
     return loaded;
 }
 
@@ -191,7 +187,7 @@ TEST_CASE("a deadline that is not reached changes nothing") {
 TEST_CASE("a deadline in a prompt of several passes") {
     gpt2::Config config = test::odd_config();
     config.n_positions = 700; // three times gpt2::detail::rows_per_pass, nearly
-    const Gpt2Model large = make(config);
+    const Gpt2Model large = make_model(config);
     const auto prompt = tokens(700);
     for (const std::size_t part : {0u, 1u, 2u}) {
         CAPTURE(part);
@@ -340,7 +336,7 @@ TEST_CASE("a stop that is requested with the last token comes too late") {
 }
 
 TEST_CASE("a screened head: the logits are complete after a stop") {
-    const Gpt2Model screened = make(test::odd_config(), {.screen_head = true});
+    const Gpt2Model screened = make_model(test::odd_config(), {}, {.screen_head = true});
     const auto prompt = tokens(20);
     const GenerationConfig plain{.max_new_tokens = 12, .ignore_eos = true};
     std::stop_source source;
@@ -356,7 +352,7 @@ TEST_CASE("a screened head: the logits are complete after a stop") {
 TEST_CASE("a stop while the window slides leaves the session empty, and usable") {
     gpt2::Config shape = test::odd_config();
     shape.n_positions = 20;
-    const Gpt2Model small = make(shape);
+    const Gpt2Model small = make_model(shape);
     std::stop_source source;
     GenerationConfig config = some_text();
     config.overflow = gpt2::Overflow::slide;
@@ -372,7 +368,7 @@ TEST_CASE("a stop while the window slides leaves the session empty, and usable")
 TEST_CASE("guidance: a stop leaves the session of the prompt without the token") {
     gpt2::Config shape = test::odd_config();
     shape.n_positions = 30;
-    const Gpt2Model small = make(shape);
+    const Gpt2Model small = make_model(shape);
     GenerationConfig config = some_text();
     config.guidance_scale = 1.5f;
     config.negative_prompt_ids = tokens(28, 3); // its session is full after two tokens

@@ -3,6 +3,7 @@
 // Sessions on disk: what is restored goes on as if it had never been away, and nothing else is restored.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -36,6 +37,7 @@ using gpt2::Session;
 using gpt2::SessionOptions;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::make_model;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 using Json = nlohmann::ordered_json;
@@ -44,15 +46,8 @@ namespace {
 
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 
-Gpt2Model make(const gpt2::Config& config = test::odd_config(), const test::Edit& edit = {},
-               const gpt2::LoadOptions& options = {}) {
-    const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), config, {}, edit);
-    return Gpt2Model::load(directory.path(), options);
-}
-
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make();
+    static const Gpt2Model loaded = make_model();
     return loaded;
 }
 
@@ -252,7 +247,7 @@ TEST_CASE("options: threads, a profile, and the type of keys and values that the
 
 TEST_CASE("a session belongs to its model: the same weights in the same formats") {
     const std::string& file = file_of_20();
-    CHECK(restored(make(), file).position() == 20); // loaded once more
+    CHECK(restored(make_model(), file).position() == 20); // loaded once more
     const auto other = [&](const Gpt2Model& of) {
         check_throws<FormatError>(
             [&] { (void)restored(of, file); },
@@ -261,25 +256,25 @@ TEST_CASE("a session belongs to its model: the same weights in the same formats"
     gpt2::Config config = test::odd_config();
     for (const gpt2::ExpectedTensor& tensor : gpt2::expected_tensors(config, false)) {
         CAPTURE(tensor.name);
-        other(make(config, [&](std::string_view name, std::span<float> values) {
+        other(make_model(config, [&](std::string_view name, std::span<float> values) {
             if (name == tensor.name) {
                 values[values.size() / 2] += 0.25f;
             }
         }));
     }
-    other(make(config, {}, {.weights = gpt2::WeightType::float16}));
-    other(make(config, {}, {.weights = gpt2::WeightType::float32, .head = gpt2::WeightType::bfloat16}));
+    other(make_model(config, {}, {.weights = gpt2::WeightType::float16}));
+    other(make_model(config, {}, {.weights = gpt2::WeightType::float32, .head = gpt2::WeightType::bfloat16}));
     config.n_positions = 151;
-    other(make(config));
+    other(make_model(config));
     config = test::odd_config();
     config.layer_norm_epsilon = 2e-5f;
-    other(make(config));
+    other(make_model(config));
     config = test::odd_config();
     config.scale_attn_by_inverse_layer_idx = true;
-    other(make(config));
+    other(make_model(config));
     config = test::odd_config();
     config.activation = gpt2::Activation::gelu_erf;
-    other(make(config));
+    other(make_model(config));
 }
 
 TEST_CASE("a converted model, by the checksum of its file") {
@@ -306,7 +301,7 @@ TEST_CASE("a converted model, by the checksum of its file") {
 TEST_CASE("files that end early, and files with a wrong bit") {
     gpt2::Config config = test::odd_config();
     config.n_layer = 1; // fewer bytes to try
-    const Gpt2Model small = make(config);
+    const Gpt2Model small = make_model(config);
     Session session(small);
     session.forward(tokens(2));
     const std::string file = saved(session);

@@ -3,6 +3,7 @@
 // What sessions do besides computing: state, errors, scores, the generate loop.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -42,6 +43,7 @@ using gpt2::Overflow;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::make_model;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
@@ -54,14 +56,8 @@ namespace {
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 constexpr std::size_t n_vocab = test::byte_vocabulary_size;
 
-Gpt2Model make(const gpt2::Config& config, const test::Edit& edit = {}) {
-    const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), config, {}, edit);
-    return Gpt2Model::load(directory.path());
-}
-
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make(test::odd_config());
+    static const Gpt2Model loaded = make_model(test::odd_config());
     return loaded;
 }
 
@@ -136,7 +132,7 @@ TEST_CASE("errors of a batch leave every session as before") {
     const auto many = tokens(n_positions - 8, 3);
     check(context, [&] { forward({{&a, more}, {&b, many}}); }, {"150", "141", "142"});
     check(context, [&] { a.forward(many); }, {"150", "110"});
-    const Gpt2Model another = make(test::odd_config());
+    const Gpt2Model another = make_model(test::odd_config());
     Session c(another);
     check(option, [&] { forward({{&a, more}, {&c, more}}); }, {"one model"});
     CHECK(c.position() == 0);
@@ -154,7 +150,7 @@ constexpr TokenId wild = 7;
 Gpt2Model make_wild(float query, float key) {
     const gpt2::Config config = test::odd_config();
     const std::size_t C = config.n_embd;
-    return make(config, [=](std::string_view name, std::span<float> values) {
+    return make_model(config, [=](std::string_view name, std::span<float> values) {
         if (name == "wte.weight" || name == "wpe.weight") {
             for (std::size_t i = 0; i < values.size(); ++i) {
                 const bool is_wild = name == "wte.weight" && i / C == wild;
@@ -237,7 +233,7 @@ TEST_CASE("scores that exceed float32 are an error") {
 }
 
 TEST_CASE("a residual stream that layer norm cannot take is an error") {
-    const Gpt2Model of = make(test::odd_config(), [](std::string_view name, std::span<float> values) {
+    const Gpt2Model of = make_model(test::odd_config(), [](std::string_view name, std::span<float> values) {
         if (name == "wte.weight") {
             values[wild * test::odd_config().n_embd + 3] = 1e25f; // its square is infinite
         }
@@ -343,7 +339,7 @@ TEST_CASE("follow: what fork would give, whatever the session held before") {
     }
     Session session(model());
     session.forward(shared);
-    const Gpt2Model another = make(test::odd_config());
+    const Gpt2Model another = make_model(test::odd_config());
     const Session stranger(another);
     const Session narrow(model(), {.pool = nullptr, .kv_dtype = KvDtype::float16});
     check_unchanged<OptionError>(model(), session, [&] { session.follow(stranger); },
@@ -441,7 +437,7 @@ TEST_CASE("move") {
 
 TEST_CASE("a session outlives its model's last handle and the other sessions of a batch") {
     const auto prompt = tokens(12);
-    std::optional<Gpt2Model> handle = make(test::odd_config());
+    std::optional<Gpt2Model> handle = make_model(test::odd_config());
     Session session(*handle);
     std::vector<float> logits;
     {
@@ -566,7 +562,7 @@ TEST_CASE("overflow = slide reads the last n_positions / 2 tokens again, from po
     gpt2::Config config = test::odd_config();
     for (const std::size_t context : {1u, 2u, 3u}) {
         config.n_positions = context;
-        check(make(config), context, 5, 7);
+        check(make_model(config), context, 5, 7);
     }
 }
 

@@ -3,6 +3,7 @@
 // Speculative decoding: whatever is proposed, everything is as without.
 
 #include "support/compare.hpp"
+#include "support/loaded_models.hpp"
 #include "support/models.hpp"
 
 #include <gpt2/gpt2.hpp>
@@ -42,6 +43,8 @@ using gpt2::Overflow;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::loaded_novella;
+using gpt2::test::make_model;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
@@ -50,20 +53,9 @@ namespace {
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 constexpr std::size_t n_vocab = test::byte_vocabulary_size;
 
-Gpt2Model make(const gpt2::Config& config, const test::Edit& edit = {}, std::uint64_t seed = 0) {
-    const test::TemporaryDirectory directory;
-    test::write_model(directory.path(), config, {.seed = seed}, edit);
-    return Gpt2Model::load(directory.path());
-}
-
 /// Writes texts that do not only repeat themselves.
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make(test::odd_config(), test::enlarge_matrices);
-    return loaded;
-}
-
-const Gpt2Model& novella() {
-    static const Gpt2Model loaded = Gpt2Model::load(test::novella());
+    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
     return loaded;
 }
 
@@ -348,8 +340,8 @@ TEST_CASE("prompt lookup: the default model, greedy and sampled") {
                 config.top_k = 40;
                 config.seed = 11;
             }
-            const auto what =
-                compare(novella(), KvDtype::float16, novella().encode_prompt(prompt), config, lookup(6, 3));
+            const auto what = compare(loaded_novella(), KvDtype::float16,
+                                      loaded_novella().encode_prompt(prompt), config, lookup(6, 3));
             passes += what.passes;
             written += 60;
         }
@@ -517,7 +509,7 @@ TEST_CASE("the window slides as without speculation") {
     gpt2::Config config = test::odd_config();
     for (const std::size_t context : {1u, 2u, 3u}) {
         config.n_positions = context;
-        const Gpt2Model of = make(config);
+        const Gpt2Model of = make_model(config);
         const GenerationConfig how{.max_new_tokens = 9, .ignore_eos = true, .overflow = Overflow::slide};
         Session plain(of);
         Session found(of);
@@ -574,7 +566,8 @@ TEST_CASE("a screened head: the same text") {
     gpt2::LoadOptions options;
     options.screen_head = true;
     const auto screened = Gpt2Model::load(test::novella(), options);
-    const auto prompt = novella().encode_prompt("It was a dark and stormy night, and it was a dark and");
+    const auto prompt =
+        loaded_novella().encode_prompt("It was a dark and stormy night, and it was a dark and");
     for (const bool drawn : {false, true}) {
         GenerationConfig config{.max_new_tokens = 80};
         if (drawn) {
@@ -582,7 +575,7 @@ TEST_CASE("a screened head: the same text") {
             config.top_k = 10;
             config.seed = 2;
         }
-        Session plain(novella());
+        Session plain(loaded_novella());
         const auto expected = plain.generate(prompt, config);
         config.prompt_lookup_num_tokens = 4;
         Session session(screened);
@@ -598,16 +591,17 @@ TEST_CASE("a screened head: the same text") {
 TEST_CASE("a proposal that the model cannot read is no error of the text") {
     constexpr TokenId wild = 7; // its key is too large for float16
     const gpt2::Config shape = test::odd_config();
-    const Gpt2Model of = make(shape, [C = shape.n_embd](std::string_view name, std::span<float> values) {
-        if (name == "wte.weight" || name == "wpe.weight") {
-            for (std::size_t i = 0; i < values.size(); ++i) {
-                const bool is_wild = name == "wte.weight" && i / C == wild;
-                values[i] = i % C == 3 ? (is_wild ? 1.0f : 0.0f) : (is_wild ? 0.0f : values[i]);
+    const Gpt2Model of =
+        make_model(shape, [C = shape.n_embd](std::string_view name, std::span<float> values) {
+            if (name == "wte.weight" || name == "wpe.weight") {
+                for (std::size_t i = 0; i < values.size(); ++i) {
+                    const bool is_wild = name == "wte.weight" && i / C == wild;
+                    values[i] = i % C == 3 ? (is_wild ? 1.0f : 0.0f) : (is_wild ? 0.0f : values[i]);
+                }
+            } else if (name == "h.0.attn.c_attn.weight") {
+                values[3 * 3 * C + C] = 3e4f;
             }
-        } else if (name == "h.0.attn.c_attn.weight") {
-            values[3 * 3 * C + C] = 3e4f;
-        }
-    });
+        });
     const auto only_wild = [=](auto, std::size_t most) { return std::vector(most, wild); };
     auto prompt = tokens(20);
     std::ranges::replace(prompt, wild, TokenId{8});
@@ -740,12 +734,12 @@ TEST_CASE("a draft model forgets what the text did not take") {
 }
 
 TEST_CASE("a draft model: another one, in a smaller format, with a shorter context") {
-    const Gpt2Model other = make(test::odd_config(), test::enlarge_matrices, 1);
+    const Gpt2Model other = make_model(test::odd_config(), test::enlarge_matrices, {}, 1);
     gpt2::Config config = test::odd_config();
     std::vector<Gpt2Model> drafts = {other};
     for (const std::size_t context : {1u, 2u, 3u, 40u}) {
         config.n_positions = context;
-        drafts.push_back(make(config, test::enlarge_matrices));
+        drafts.push_back(make_model(config, test::enlarge_matrices));
     }
     std::size_t accepted = 0;
     for (const Gpt2Model& draft : drafts) {
@@ -769,9 +763,9 @@ TEST_CASE("a draft model: another one, in a smaller format, with a shorter conte
             way.top_k = 40;
             way.seed = 4;
         }
-        const auto what =
-            compare(novella(), KvDtype::float16,
-                    novella().encode_prompt("There was once a poor woodcutter who"), way, assistant(small));
+        const auto what = compare(loaded_novella(), KvDtype::float16,
+                                  loaded_novella().encode_prompt("There was once a poor woodcutter who"), way,
+                                  assistant(small));
         CHECK(what.accepted > what.proposed / 5);
     }
 }
@@ -817,11 +811,12 @@ TEST_CASE("a draft model: guidance, a user's processor, a window that slides, se
 
 TEST_CASE("a draft model that cannot go on proposes nothing") {
     constexpr TokenId wild = 7;
-    const Gpt2Model draft = make(test::odd_config(), [](std::string_view name, std::span<float> values) {
-        if (name == "wte.weight") {
-            values[wild * test::odd_config().n_embd + 3] = 1e25f; // whose square is infinite
-        }
-    });
+    const Gpt2Model draft =
+        make_model(test::odd_config(), [](std::string_view name, std::span<float> values) {
+            if (name == "wte.weight") {
+                values[wild * test::odd_config().n_embd + 3] = 1e25f; // whose square is infinite
+            }
+        });
     auto prompt = tokens(20);
     prompt[3] = wild;
     GenerationConfig config{.max_new_tokens = 12, .ignore_eos = true};
@@ -837,7 +832,7 @@ TEST_CASE("a draft model with another vocabulary is an error before any work") {
         check_throws<OptionError>([&] { session.generate(tokens(5), config); }, parts);
         CHECK(session.position() == 0);
     };
-    refused(novella(), {"assistant_model", "259", "8192"});
+    refused(loaded_novella(), {"assistant_model", "259", "8192"});
     const test::TemporaryDirectory directory;
     test::write_model(directory.path(), test::odd_config());
     test::write_file(directory / "vocab.json",
@@ -846,7 +841,7 @@ TEST_CASE("a draft model with another vocabulary is an error before any work") {
     // Outputs that no token belongs to make no difference.
     gpt2::Config padded = test::odd_config();
     padded.vocab_size = 320;
-    const auto wider = std::make_shared<gpt2::DraftModel>(make(padded, test::enlarge_matrices));
+    const auto wider = std::make_shared<gpt2::DraftModel>(make_model(padded, test::enlarge_matrices));
     for (const GenerationConfig& way : ways()) {
         compare(model(), KvDtype::float32, tokens(9), way, assistant(wider, 4));
     }
