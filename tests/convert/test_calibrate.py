@@ -18,7 +18,7 @@ import tiny_model
 from test_cli import contents, convert, fails  # noqa: F401
 from test_packed import File
 
-from gpt2_convert import batched, calibrate, calibration_text, quantize, sample
+from gpt2_convert import batched, calibrate, calibration_text, mixed, quantize, sample
 from gpt2_convert.calibrate import Calibration, Linear, Sums, fitted
 from gpt2_convert.checkpoint import is_matrix
 from gpt2_convert.errors import ConvertError
@@ -249,12 +249,12 @@ def novella() -> tuple[Any, Any, Any]:
     return source, texts, np.array(held_out).reshape(2, 256)
 
 
-def divergence(novella: Any, dtype: str, texts: Any, twin: bool = False) -> float:
+def divergence(novella: Any, dtype: str, texts: Any, twin: bool = False, bits: float | None = None) -> float:
     """Mean KL on the held-out text of a file from the model that is not rounded."""
     source, _, windows = novella
     exact = measure_quantization.Model(tiny_model.checkpoint.check(source))
     other = measure_quantization.outlier_source(source) if twin else source
-    found = measure_quantization.converted(other, dtype, texts)
+    found = measure_quantization.converted(other, dtype, texts, bits)
     return float(np.mean([mean_divergence(exact, found, window) for window in windows]))
 
 
@@ -263,16 +263,31 @@ def mean_divergence(exact: Any, other: Any, tokens: Any) -> float:
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
 
-@pytest.mark.parametrize(
-    "dtype, most, twin", [("INT4", 0.015, False), ("INT4", 0.015, True), ("INT8", 0.001, False)]
-)
-def test_the_default_model(novella, dtype, most, twin):
-    """With a twentieth of the usual calibration text. int4 to nearest is past the bound by half."""
-    found = divergence(novella, dtype, novella[1], twin)
-    print(f"{dtype}: {found:.5f}")
-    assert found < most
-    if dtype == "INT4" and not twin:
-        assert divergence(novella, dtype, None) > 1.5 * most
+@pytest.fixture(scope="module")
+def int4(novella: Any) -> float:
+    """The divergence of the default model in INT4, with a twentieth of the usual calibration text."""
+    return divergence(novella, "INT4", novella[1])
+
+
+def test_the_default_model_in_int4(novella, int4):
+    """To nearest it is past the bound by half."""
+    assert int4 < 0.015
+    assert divergence(novella, "INT4", None) > 1.5 * 0.015
+
+
+def test_the_default_model_in_int8(novella):
+    assert divergence(novella, "INT8", novella[1]) < 0.001
+
+
+def test_outliers_change_nothing(novella):
+    assert divergence(novella, "INT4", novella[1], twin=True) < 0.015
+
+
+def test_more_bits_less_divergence(novella, int4, monkeypatch):
+    """Those that get 8 bits are chosen by fewer tokens than usual, of fewer texts."""
+    monkeypatch.setattr(mixed, "FITTED", 768)
+    monkeypatch.setattr(mixed, "MEASURED", 256)
+    assert divergence(novella, "INT4", novella[1], bits=6.0) < 0.8 * int4
 
 
 def test_what_follows_the_text_is_what_the_documentation_says():

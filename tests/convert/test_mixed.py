@@ -16,7 +16,6 @@ import test_calibrate
 import test_forward
 import test_quantize
 import tiny_model
-from test_calibrate import novella  # noqa: F401
 from test_cli import convert, inspect
 from test_packed import File
 
@@ -196,20 +195,6 @@ def test_what_is_said_of_it(model, tmp_path, capsys):
     wide = sum(dtype == "INT8" for dtype in types_of(tmp_path / "out").values())
     assert f"; int4 and {wide} matrices int8, head int8, from: " in out
     assert "sensitivity: 100 %  8/8 matrices" in progress
-
-
-# Quality.
-
-
-def test_more_bits_less_divergence(novella):  # noqa: F811
-    source, texts, windows = novella
-    exact = measure_quantization.Model(tiny_model.checkpoint.check(source))
-    found = []
-    for bits in (None, 6.0):
-        other = measure_quantization.converted(source, "INT4", texts, bits)
-        found.append(np.mean([test_calibrate.mean_divergence(exact, other, text) for text in windows]))
-    print(f"{found[0]:.5f} {found[1]:.5f}")
-    assert found[1] < 0.8 * found[0]
 
 
 def test_the_text_that_measures_is_spread_over_all():
