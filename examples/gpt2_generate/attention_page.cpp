@@ -158,5 +158,7 @@ std::string attention_page(std::string_view model, const gpt2::Config& config,
     for (std::size_t i = 0; (i = json.find('<', i)) != std::string::npos;) {
         json.replace(i, 1, "\\u003c"); // nothing in it may end the script
     }
-    return std::string(head) + "const data = " + json + ";" + std::string(script);
+    std::string page(head);
+    page.append("const data = ").append(json).append(";").append(script);
+    return page;
 }
