@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The Python module: several texts at once, beams, speculation, cancellation, forks, files, looking inside."""
+"""The Python module: several texts at once, beams, speculation, cancellation, forks, files, insides."""
 
 from __future__ import annotations
 
