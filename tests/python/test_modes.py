@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -351,3 +352,11 @@ def test_the_interpreter_goes_on_meanwhile(model: gpt2.Model, tmp_path: Path) ->
         sys.setswitchinterval(interval)
         done.set()
         worker.join()
+
+
+@pytest.mark.parametrize(
+    "example", sorted((ROOT / "examples" / "python").glob("*.py")), ids=lambda path: path.name
+)
+def test_examples(example: Path) -> None:
+    done = subprocess.run([sys.executable, example, NOVELLA], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout) > 100
