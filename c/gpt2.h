@@ -474,7 +474,7 @@ typedef struct gpt2_generation_config {
     gpt2_optional_float presence_penalty;   /**< subtracted from the logits of tokens that occur */
     gpt2_optional_float frequency_penalty;  /**< the same for each time that they do */
     gpt2_optional_int penalty_last_n;       /**< how many tokens the penalties look at; without: all */
-    gpt2_optional_int no_repeat_ngram_size; /**< no so many tokens come twice in a row */
+    gpt2_optional_int no_repeat_ngram_size; /**< no sequence of so many comes again */
     gpt2_optional_int forced_bos_token_id;  /**< the first token, after a prompt of one */
     gpt2_optional_int forced_eos_token_id;  /**< the last that max_new_tokens allows */
     gpt2_optional_int min_new_tokens;       /**< the model does not end the text before */
@@ -486,10 +486,10 @@ typedef struct gpt2_generation_config {
     size_t n_sequence_bias;
     const gpt2_logit_bias* logit_bias; /**< [n_logit_bias] */
     size_t n_logit_bias;
-    const gpt2_exponential_decay* exponential_decay_length_penalty; /**< null: none, as for the others */
-    const gpt2_dry* dry;
-    const gpt2_xtc* xtc;
-    const gpt2_mirostat* mirostat;
+    const gpt2_exponential_decay* exponential_decay_length_penalty; /**< null: none */
+    const gpt2_dry* dry;                                            /**< null: none */
+    const gpt2_xtc* xtc;                                            /**< null: none */
+    const gpt2_mirostat* mirostat;                                  /**< null: none */
     const gpt2_logits_processor* logits_processors; /**< [n_logits_processors], called one after the other */
     size_t n_logits_processors;
     const char* const* processor_order; /**< [n_processor_order]: names of options, all that are set */

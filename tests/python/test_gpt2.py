@@ -640,6 +640,12 @@ def test_options_are_those_of_the_library() -> None:
         and ast.unparse(function.args.kwarg) == "options: Unpack[_Options]"
     ]
     assert takers == ["generate", "generate_batch", "stream", "generate", "stream"]
+    header = (ROOT / "c" / "gpt2.h").read_text()
+    struct = re.search(r"typedef struct gpt2_generation_config {\n(.*?)\n}", header, re.DOTALL)
+    assert struct is not None
+    in_c = set(re.findall(r"^    [\w* ]+?\b(\w+);", struct[1], re.MULTILINE))
+    sizes = {f"n_{name}" for name in members}
+    assert in_c - sizes - {"size", "reserved"} == set(members)
 
 
 def test_types_are_those_of_the_module(tmp_path: Path) -> None:
