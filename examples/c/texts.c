@@ -11,7 +11,7 @@ static const char* const prompt = "There was once a poor woodcutter who";
 
 static void print(const char* title, const gpt2_result* result) {
     printf("%s: %s (%s)\n", title, gpt2_result_text(result).data,
-           gpt2_finish_reason_name(gpt2_result_finish_reason(result)));
+           gpt2_finish_reason_name((int)gpt2_result_finish_reason(result)));
 }
 
 static gpt2_status batch(const gpt2_model* model) {

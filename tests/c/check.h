@@ -30,7 +30,7 @@ static void check(int is_true, const char* what, const char* where) {
 /* A call that must succeed. */
 static void check_ok(gpt2_status status, const char* what, const char* where) {
     if (status != GPT2_OK) {
-        printf("%s: %s\n    %s: %s\n", where, what, gpt2_status_name(status), gpt2_last_error());
+        printf("%s: %s\n    %s: %s\n", where, what, gpt2_status_name((int)status), gpt2_last_error());
         exit(1); /* what follows needs what it makes */
     }
 }
@@ -41,7 +41,7 @@ static void check_fails(gpt2_status status, gpt2_status expected, const char* te
                         const char* where) {
     if (status != expected || strstr(gpt2_last_error(), text) == NULL) {
         printf("%s: %s\n    expected %s, \"...%s...\"\n    found %s, \"%s\"\n", where, what,
-               gpt2_status_name(expected), text, gpt2_status_name(status), gpt2_last_error());
+               gpt2_status_name((int)expected), text, gpt2_status_name((int)status), gpt2_last_error());
         ++n_failed;
     }
 }
