@@ -4,6 +4,7 @@
 
 #include <gpt2/gpt2.hpp>
 
+#include <cstddef>
 #include <filesystem>
 #include <iostream>
 #include <string_view>

@@ -52,7 +52,7 @@ gpt2::GenerationResult cancelled_from_outside(const gpt2::Gpt2Model& model) {
 int main(int argc, char** argv) {
     const auto model = gpt2::Gpt2Model::load(argc > 1 ? argv[1] : "models/novella-f16.safetensors");
     print(model.generate(prompt, {.max_new_tokens = 10}));
-    print(model.generate(prompt, {.max_new_tokens = 200, .stop_strings = {".", "!"}}));
+    print(model.generate(prompt, {.max_new_tokens = 200, .stop_strings = {", ", ". "}}));
     print(model.generate(prompt,
                          {.max_new_tokens = 200, .eos_token_id = model.tokenizer().encode(",").front()}));
     print(model.generate(prompt, endless(), [](const gpt2::GeneratedToken& token) {

@@ -54,11 +54,12 @@ int main(int argc, char** argv) {
         std::cout << "block " << layer << ":";
         for (std::size_t head = 0; head < model.config().n_head; ++head) {
             const auto weights = recorder->attention_at(layer, head, last);
-            std::cout << word(static_cast<std::size_t>(std::ranges::max_element(weights) - weights.begin()));
+            const auto most = std::ranges::max_element(weights) - weights.begin();
+            std::cout << " [" << word(static_cast<std::size_t>(most)) << "]";
         }
         const double kept =
             cosine(recorder->hidden_state_at(layer, last), recorder->hidden_state_at(layer + 1, last));
-        std::cout << ", cosine of what goes in and comes out " << kept << "\n";
+        std::cout << "  cosine of what goes in and comes out " << kept << "\n";
     }
 
     // Texts as vectors.

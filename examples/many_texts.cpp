@@ -4,6 +4,7 @@
 
 #include <gpt2/gpt2.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <iostream>
 #include <string>
@@ -19,10 +20,9 @@ void print(std::string_view title, const std::vector<gpt2::GenerationResult>& te
         if (text.score) {
             std::cout << *text.score << "  ";
         }
-        for (const char c : text.text) {
-            std::cout << (c == '\n' ? ' ' : c);
-        }
-        std::cout << "  (" << to_string(text.finish_reason) << ")\n";
+        std::string line = text.text;
+        std::ranges::replace(line, '\n', ' ');
+        std::cout << line << "  (" << to_string(text.finish_reason) << ")\n";
     }
 }
 

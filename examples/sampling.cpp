@@ -5,9 +5,11 @@
 #include <gpt2/gpt2.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <iostream>
 #include <limits>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
