@@ -67,7 +67,7 @@ int main(int argc, char** argv) {
     print(model, "order", config);
 
     config = {};
-    config.logit_bias[model.tokenizer().encode(" lived").front()] = -5.0f;
+    config.logit_bias[model.tokenizer().encode(" sitting").front()] = -5.0f;
     config.no_repeat_ngram_size = 2;
     print(model, "bias", config);
 
