@@ -20,8 +20,9 @@
  *   returned as `const` belongs to the handle, and is good as long as is written at the function.
  * - **Text** is bytes with a length: UTF-8 wherever it was valid when it came in, and NUL is a character like
  *   any other. What the library returns as text has a NUL after its last byte as well.
- * - **Threads.** Any number of threads may use one model or one pool at once. A session or a result serves
- *   one caller at a time; of several calls on one session at once all but one return GPT2_ERROR_BUSY.
+ * - **Threads.** Any number of threads may use one model, one pool or one cancellation at once. A session or
+ *   a result serves one caller at a time; of several calls on one session at once all but one return
+ *   GPT2_ERROR_BUSY.
  * - **Structures that grow.** The first member of an options structure is its size, and `gpt2_..._init()`
  *   sets it: call that first, then set what you want. A program that was compiled for an older library works
  *   with a newer one, and one for a newer library works with an older one as long as it sets nothing that the
@@ -101,12 +102,24 @@ typedef struct gpt2_bytes {
     size_t size;
 } gpt2_bytes;
 
+/** Some tokens that belong to somebody else. */
+typedef struct gpt2_tokens {
+    const int32_t* data;
+    size_t size;
+} gpt2_tokens;
+
 /** A value that may be absent. All bits 0 is absent; a value without is_set is an error, as it would be
  * ignored. */
 typedef struct gpt2_optional_float {
     int32_t is_set;
     float value;
 } gpt2_optional_float;
+
+/** As gpt2_optional_float. */
+typedef struct gpt2_optional_double {
+    int32_t is_set;
+    double value;
+} gpt2_optional_double;
 
 /** As gpt2_optional_float. */
 typedef struct gpt2_optional_int {
@@ -123,6 +136,14 @@ typedef struct gpt2_optional_uint {
 /** `config.temperature = gpt2_float(0.8f)` */
 static inline gpt2_optional_float gpt2_float(float value) {
     gpt2_optional_float result;
+    result.is_set = 1;
+    result.value = value;
+    return result;
+}
+
+/** `config.max_time = gpt2_double(1.5)` */
+static inline gpt2_optional_double gpt2_double(double value) {
+    gpt2_optional_double result;
     result.is_set = 1;
     result.value = value;
     return result;
@@ -305,17 +326,109 @@ GPT2_API int32_t gpt2_is_special(const gpt2_model* model, int32_t token);
 
 /* ---- Generation */
 
+/** What ends texts from outside: give it to the calls that it shall end. */
+typedef struct gpt2_cancellation gpt2_cancellation;
+
+/** Makes one that ends nothing until it is asked to. @param cancellation  for gpt2_cancellation_free() */
+GPT2_CHECKED gpt2_status gpt2_cancellation_create(gpt2_cancellation** cancellation);
+
+/** Ends all texts that were given it, those that begin later too. They end with the tokens that are known,
+ * within the work of one layer of the model. Any thread may call it, at any time; again does nothing. */
+GPT2_API void gpt2_cancellation_request(gpt2_cancellation* cancellation);
+
+/** 1 once it was asked to, 0 before. */
+GPT2_API int32_t gpt2_cancellation_requested(const gpt2_cancellation* cancellation);
+
+/** Texts that were given it go on; nothing can end them by it any more. */
+GPT2_API void gpt2_cancellation_free(gpt2_cancellation* cancellation);
+
 /** What to do when a text outgrows the context. */
 enum {
     GPT2_OVERFLOW_ERROR = 0, /**< refuse before any work: GPT2_ERROR_CONTEXT */
-    GPT2_OVERFLOW_SLIDE = 1  /**< keep the last n_positions / 2 tokens, which start again at position 0 */
+    GPT2_OVERFLOW_SLIDE = 1, /**< keep the last n_positions / 2 tokens, which start again at position 0 */
+    /** before any work forget the oldest tokens, as many as leave no room for max_new_tokens */
+    GPT2_OVERFLOW_TRUNCATE_LEFT = 2
 };
 
-/** The options of generation, with the names, defaults and meanings of gpt2::GenerationConfig: those up to
- * its overflow. (The ones behind it, processors of docs/generation.md, are for C++ and Python.)
+/** When a beam search with num_beams complete texts ends. */
+enum {
+    GPT2_EARLY_STOPPING_DEFAULT = 0, /**< not set, which is off */
+    GPT2_EARLY_STOPPING_OFF = 1,  /**< when no beam, were it complete now, would be better than the worst */
+    GPT2_EARLY_STOPPING_ON = 2,   /**< at once */
+    GPT2_EARLY_STOPPING_NEVER = 3 /**< when no beam can get better than the worst, at any length */
+};
+
+/** What top_k does with tokens that equal the last of the k. */
+enum {
+    GPT2_TOP_K_TIES_KEEP = 0, /**< all stay */
+    GPT2_TOP_K_TIES_CUT = 1   /**< the lowest ids stay, up to k */
+};
+
+/** Whether top_p takes the token that crosses the share. */
+enum {
+    GPT2_TOP_P_REACH = 0, /**< it does */
+    GPT2_TOP_P_WITHIN = 1 /**< it does not */
+};
+
+/* What follows up to the options never grows. */
+
+/** Something that is added to the logit of a token; -INFINITY forbids it. */
+typedef struct gpt2_logit_bias {
+    int32_t token;
+    float bias;
+} gpt2_logit_bias;
+
+/** Something that is added to the logit of the last token of a sequence, after the others of it. */
+typedef struct gpt2_sequence_bias {
+    gpt2_tokens tokens; /**< at least one */
+    float bias;
+    int32_t reserved; /**< 0 */
+} gpt2_sequence_bias;
+
+/** Makes the end of the text more probable: s + |s| (factor^(i - start) - 1) after i > start tokens. */
+typedef struct gpt2_exponential_decay {
+    int64_t start;    /**< new tokens that cost nothing */
+    float factor;     /**< above 0 */
+    int32_t reserved; /**< 0 */
+} gpt2_exponential_decay;
+
+/** Makes the tokens that would continue a repetition less probable, the longer it is. */
+typedef struct gpt2_dry {
+    gpt2_optional_float multiplier;      /**< 0.8 by default */
+    gpt2_optional_float base;            /**< 1.75 by default */
+    gpt2_optional_int allowed_length;    /**< repetitions shorter than this cost nothing; 2 by default */
+    gpt2_optional_int penalty_last_n;    /**< look for them in the last so many tokens; in all by default */
+    const gpt2_bytes* sequence_breakers; /**< [n]: no repetition reaches over them; null: line, colon,
+                                            quotation mark and asterisk */
+    size_t n_sequence_breakers;          /**< 0 with an array that is not null: none */
+} gpt2_dry;
+
+/** Now and then excludes the most probable tokens. */
+typedef struct gpt2_xtc {
+    gpt2_optional_float probability; /**< how often; 0.5 by default */
+    gpt2_optional_float threshold;   /**< those at least so probable, but for the last; 0.1 by default */
+} gpt2_xtc;
+
+/** Draws from so many tokens that the text keeps a given surprise. */
+typedef struct gpt2_mirostat {
+    gpt2_optional_float tau; /**< bits a token; 5 by default */
+    gpt2_optional_float eta; /**< how fast a miss is made up for; 0.1 by default */
+} gpt2_mirostat;
+
+/** A function of yours that changes scores in place: -INFINITY forbids a token, NaN and +INFINITY are errors.
+ * It must return, as a gpt2_callback must. */
+typedef struct gpt2_logits_processor {
+    /** @param tokens  [n_tokens]: those of the prompt and of the text so far
+     * @param scores  [n_scores], by token */
+    void (*function)(const int32_t* tokens, size_t n_tokens, float* scores, size_t n_scores, void* user_data);
+    void* user_data;
+} gpt2_logits_processor;
+
+/** The options of generation, with the names, defaults and meanings of gpt2::GenerationConfig, which
+ * docs/generation.md defines. Pointers are read during the call only; an array without elements may be null.
  *
- * New members go to the end, and all bits 0 must mean that they do nothing. (`src/c_api.cpp` copies them, in
- * `generation_config()`; that and a line here are all that a new one needs.) */
+ * New members go to the end, and all bits 0 must mean that they do nothing. (`src/c_options.hpp` copies
+ * them, in `generation_config()`; that and a line here are all that a new one needs.) */
 typedef struct gpt2_generation_config {
     uint64_t size;                   /**< of this structure; set by gpt2_generation_config_init() */
     int64_t max_new_tokens;          /**< at most so many tokens; 20 by default */
@@ -333,6 +446,56 @@ typedef struct gpt2_generation_config {
     int32_t logprobs;               /**< 1: compute the log-probability of each token */
     int32_t ignore_eos;             /**< 1: do not end the text at its end-of-text token */
     int32_t overflow;               /**< GPT2_OVERFLOW_... */
+
+    gpt2_optional_double max_time; /**< seconds after which the text ends */
+    /** ends the text when gpt2_cancellation_request() is called, as any thread may; null: nothing does */
+    const gpt2_cancellation* cancellation;
+
+    gpt2_optional_int num_return_sequences; /**< texts of each prompt; with gpt2_generate_batch() only */
+    gpt2_optional_int num_beams;            /**< above 1: beam search, not in a session */
+    gpt2_optional_float length_penalty;     /**< a text's score is its sum / length^length_penalty */
+    gpt2_optional_int num_beam_groups;      /**< that keep away from each other's choices */
+    gpt2_optional_float diversity_penalty;  /**< by how much */
+    int32_t early_stopping;                 /**< GPT2_EARLY_STOPPING_... */
+    int32_t top_k_ties;                     /**< GPT2_TOP_K_TIES_... */
+
+    /* The same text, sooner: up to so many proposed tokens are read in one pass with the last. */
+    gpt2_optional_int prompt_lookup_num_tokens; /**< that followed the last ones earlier in the text */
+    gpt2_optional_int max_matching_ngram_size;  /**< how many of the last are looked up; 2 by default */
+    const gpt2_model* assistant_model;      /**< that proposes: a smaller one, same vocabulary; null: none */
+    gpt2_optional_int num_assistant_tokens; /**< that it proposes at most; 5 by default */
+
+    gpt2_optional_float guidance_scale;     /**< above 1: away from the text after negative_prompt_ids */
+    gpt2_tokens negative_prompt_ids;        /**< empty: the last token of the prompt */
+    gpt2_optional_float typical_p;          /**< draw from the nearest to the expected surprise */
+    gpt2_optional_float epsilon_cutoff;     /**< draw from tokens at least so probable */
+    gpt2_optional_float eta_cutoff;         /**< the same with a threshold that falls with the surprise */
+    gpt2_optional_float top_n_sigma;        /**< draw from logits so many deviations below the largest */
+    gpt2_optional_float presence_penalty;   /**< subtracted from the logits of tokens that occur */
+    gpt2_optional_float frequency_penalty;  /**< the same for each time that they do */
+    gpt2_optional_int penalty_last_n;       /**< how many tokens the penalties look at; without: all */
+    gpt2_optional_int no_repeat_ngram_size; /**< no sequence of so many comes again */
+    gpt2_optional_int forced_bos_token_id;  /**< the first token, after a prompt of one */
+    gpt2_optional_int forced_eos_token_id;  /**< the last that max_new_tokens allows */
+    gpt2_optional_int min_new_tokens;       /**< the model does not end the text before */
+    gpt2_tokens suppress_tokens;            /**< never come up */
+    gpt2_tokens begin_suppress_tokens;      /**< are not the first of the text */
+    const gpt2_tokens* bad_words_ids;       /**< [n_bad_words_ids]: sequences that never come up */
+    size_t n_bad_words_ids;
+    const gpt2_sequence_bias* sequence_bias; /**< [n_sequence_bias] */
+    size_t n_sequence_bias;
+    const gpt2_logit_bias* logit_bias; /**< [n_logit_bias] */
+    size_t n_logit_bias;
+    const gpt2_exponential_decay* exponential_decay_length_penalty; /**< null: none */
+    const gpt2_dry* dry;                                            /**< null: none */
+    const gpt2_xtc* xtc;                                            /**< null: none */
+    const gpt2_mirostat* mirostat;                                  /**< null: none */
+    const gpt2_logits_processor* logits_processors; /**< [n_logits_processors], called one after the other */
+    size_t n_logits_processors;
+    const char* const* processor_order; /**< [n_processor_order]: names of options, all that are set */
+    size_t n_processor_order;
+    int32_t top_p_rule; /**< GPT2_TOP_P_... */
+    int32_t reserved;   /**< 0 */
 } gpt2_generation_config;
 
 /** Fills in the defaults for a structure of @p size bytes; gpt2_generation_config_init() calls it. */
@@ -372,16 +535,20 @@ typedef enum gpt2_finish_reason {
     GPT2_FINISH_LENGTH = 0,      /**< max_new_tokens were generated */
     GPT2_FINISH_EOS = 1,         /**< the model ended the text */
     GPT2_FINISH_STOP_STRING = 2, /**< one of stop_strings came up */
-    GPT2_FINISH_CALLBACK = 3     /**< the callback answered GPT2_STOP */
+    GPT2_FINISH_CALLBACK = 3,    /**< the callback answered GPT2_STOP */
+    GPT2_FINISH_MAX_TIME = 4,    /**< max_time was over */
+    GPT2_FINISH_CANCELLED = 5    /**< gpt2_cancellation_request() was called */
 } gpt2_finish_reason;
 
-/** "length", "eos", "stop_string", "callback"; "unknown" for any other number. Never null. */
+/** "length", "eos", "stop_string", "callback", "max_time", "cancelled"; "unknown" for any other number. Never
+ * null. */
 GPT2_API const char* gpt2_finish_reason_name(int reason);
 
 /** A text that was generated. Everything that the functions below return is good until gpt2_result_free(). */
 typedef struct gpt2_result gpt2_result;
 
-/** Continues @p prompt in a session of its own, on the threads of the process.
+/** Continues @p prompt in a session of its own, on the threads of the process. With num_beams above 1 the
+ * callback is called when the search is over.
  * @param prompt     [size]; an empty one begins with `<|endoftext|>`; may be null if @p size is 0
  * @param config     null: the defaults
  * @param callback   null: none
@@ -419,6 +586,18 @@ GPT2_API double gpt2_result_tpot(const gpt2_result* result);
 /** Seconds from the start of the call to its end. */
 GPT2_API double gpt2_result_total(const gpt2_result* result);
 
+/** How often speculation was right. This structure never grows. */
+typedef struct gpt2_speculation {
+    size_t proposed; /**< tokens; 0 without speculation */
+    size_t accepted; /**< of them: that are in the text */
+    size_t passes;   /**< of the model, behind those that read the prompt; 0 without speculation */
+} gpt2_speculation;
+
+/** What became of the proposals. */
+GPT2_API gpt2_speculation gpt2_result_speculation(const gpt2_result* result);
+/** Of beam search: the sum of the log-probabilities after the processors / length^length_penalty. */
+GPT2_API gpt2_optional_double gpt2_result_score(const gpt2_result* result);
+
 /* ---- Session */
 
 /** One sequence of tokens with its keys and values. One caller at a time; different sessions of a model
@@ -453,6 +632,31 @@ static inline void gpt2_session_options_init(gpt2_session_options* options) {
  * @param session  gets a session without tokens, for gpt2_session_free() */
 GPT2_CHECKED gpt2_status gpt2_session_create(const gpt2_model* model, const gpt2_session_options* options,
                                              gpt2_session** session);
+
+/** A second session with the same tokens and logits, on the same pool; from here on each goes its own way.
+ * Keys and values are copied, which is far less work than computing them.
+ * @param fork  gets it, for gpt2_session_free() */
+GPT2_CHECKED gpt2_status gpt2_session_fork(const gpt2_session* session, gpt2_session** fork);
+
+/** Writes tokens, keys and values, and the last logits to a file from which gpt2_session_restore() goes on
+ * with the same bits. The file appears when it is complete, in the place of what was there.
+ * @param path  as that of gpt2_model_load()
+ * @returns GPT2_OK; GPT2_ERROR_FILE; GPT2_ERROR_BUSY */
+GPT2_CHECKED gpt2_status gpt2_session_save(const gpt2_session* session, const char* path);
+
+/** A session that goes on where gpt2_session_save() left one.
+ * @param model    the one that the session was of: the same weights in the same formats
+ * @param options  null: the defaults; kv_dtype is the file's, and another one an error
+ * @param session  gets it, for gpt2_session_free()
+ * @returns GPT2_OK; GPT2_ERROR_FILE; GPT2_ERROR_FORMAT if the file is no session, damaged, or of another
+ *          model; GPT2_ERROR_OPTION */
+GPT2_CHECKED gpt2_status gpt2_session_restore(const gpt2_model* model, const char* path,
+                                              const gpt2_session_options* options, gpt2_session** session);
+
+/** The same from the bytes of a file, which are needed during the call only; messages call it "memory". */
+GPT2_CHECKED gpt2_status gpt2_session_restore_memory(const gpt2_model* model, const void* file, size_t size,
+                                                     const gpt2_session_options* options,
+                                                     gpt2_session** session);
 
 /** Frees a session, which no other call may be using. */
 GPT2_API void gpt2_session_free(gpt2_session* session);
@@ -529,6 +733,71 @@ typedef struct gpt2_batch_item {
  * @param items  [n_items]; sessions of one model, each at most once
  * @returns as gpt2_session_forward(): after an error every session is as before */
 GPT2_CHECKED gpt2_status gpt2_forward(const gpt2_batch_item* items, size_t n_items);
+
+/* ---- Several texts at once */
+
+/** Called as a gpt2_callback. GPT2_STOP ends this text; the others go on.
+ * @param index  of the text among the results */
+typedef int32_t (*gpt2_batch_callback)(size_t index, const gpt2_token* token, void* user_data);
+
+/** Texts that were generated together. */
+typedef struct gpt2_results gpt2_results;
+
+/** How many. */
+GPT2_API size_t gpt2_results_size(const gpt2_results* results);
+
+/** One of them, good until gpt2_results_free(); null for an index that is none. */
+GPT2_API const gpt2_result* gpt2_results_at(const gpt2_results* results, size_t index);
+
+/** What the functions above returned for it ends with it. */
+GPT2_API void gpt2_results_free(gpt2_results* results);
+
+/** Continues several prompts at once, each in num_return_sequences texts. The weights are read once for all
+ * of them, so this is much faster than one after the other; each prompt is read once, and nothing is padded.
+ * Each text is, bit for bit, the one that it would be alone; without a seed all share a fresh one. With
+ * num_beams above 1 the texts of a prompt are the best that one search finds.
+ * @param prompts    [n_prompts]; an empty one begins with `<|endoftext|>`
+ * @param config     null: the defaults
+ * @param callback   null: none; called for the tokens of all texts, as they come; with beams, when a search
+ *                   is over
+ * @param user_data  for the callback
+ * @param options    of the sessions; null: the defaults
+ * @param results    gets the texts of the first prompt in the order of their samples, with beams the best
+ *                   first, then those of the second, ...; for gpt2_results_free(); may be null
+ * @returns as gpt2_session_generate(), naming the prompt that does not fit */
+GPT2_CHECKED gpt2_status gpt2_generate_batch(const gpt2_model* model, const gpt2_bytes* prompts,
+                                             size_t n_prompts, const gpt2_generation_config* config,
+                                             gpt2_batch_callback callback, void* user_data,
+                                             const gpt2_session_options* options, gpt2_results** results);
+
+/** The same for prompts of tokens, at least one in each. */
+GPT2_CHECKED gpt2_status gpt2_generate_batch_tokens(const gpt2_model* model, const gpt2_tokens* prompts,
+                                                    size_t n_prompts, const gpt2_generation_config* config,
+                                                    gpt2_batch_callback callback, void* user_data,
+                                                    const gpt2_session_options* options,
+                                                    gpt2_results** results);
+
+/* ---- Seeing inside */
+
+/** How the vectors of tokens become that of a text. */
+enum {
+    GPT2_POOLING_MEAN = 0, /**< their mean */
+    GPT2_POOLING_LAST = 1  /**< the last one, which has seen all the others */
+};
+
+/** A text as one vector, of the hidden states behind the last block and its norm.
+ * @param text       [size], at least one byte
+ * @param pooling    GPT2_POOLING_...
+ * @param options    of the session that reads it; null: the defaults
+ * @param embedding  [gpt2_model_n_embd()]: gets it
+ * @returns GPT2_OK; GPT2_ERROR_OPTION for no tokens, GPT2_ERROR_CONTEXT, GPT2_ERROR_NUMERIC */
+GPT2_CHECKED gpt2_status gpt2_embed(const gpt2_model* model, const char* text, size_t size, int32_t pooling,
+                                    const gpt2_session_options* options, float* embedding);
+
+/** The same of tokens [n_tokens], at least one. */
+GPT2_CHECKED gpt2_status gpt2_embed_tokens(const gpt2_model* model, const int32_t* tokens, size_t n_tokens,
+                                           int32_t pooling, const gpt2_session_options* options,
+                                           float* embedding);
 
 #if defined(__cplusplus)
 } /* extern "C" */

@@ -3,6 +3,10 @@
 // The Python module gpt2._gpt2, which gpt2/__init__.py re-exports and gpt2/__init__.pyi describes.
 
 #include "arguments.hpp"
+#include "batch.hpp"
+#include "model.hpp"
+#include "options.hpp"
+#include "recorder.hpp"
 #include "session.hpp"
 #include "stream.hpp"
 
@@ -166,6 +170,14 @@ void add_result(py::module_& m) {
         .def_readonly("ttft", &Timings::ttft, "Time to first token, from the start of the call.")
         .def_readonly("tpot", &Timings::tpot, "Time per output token after the first, on average.")
         .def_readonly("total", &Timings::total, "From the start of the call to its end.");
+    py::class_<Speculation>(m, "Speculation", "How often speculation was right.")
+        .def_readonly("proposed", &Speculation::proposed, "Tokens.")
+        .def_readonly("accepted", &Speculation::accepted, "Of them: that are in the text.")
+        .def_readonly("passes", &Speculation::passes, "Of the model, behind those that read the prompt.")
+        .def("__repr__", [](const Speculation& found) {
+            return concat("<gpt2.Speculation proposed=", found.proposed, " accepted=", found.accepted,
+                          " passes=", found.passes, ">");
+        });
     py::class_<Result>(m, "Result", "A text that was generated.")
         .def_property_readonly(
             "text", [](const Result& r) { return r.result.text; }, "Without the prompt and the stop string.")
@@ -181,8 +193,9 @@ void add_result(py::module_& m) {
             "The natural logarithm of the probability that the model gave to each token, if asked for.")
         .def_property_readonly(
             "finish_reason", [](const Result& r) { return to_string(r.result.finish_reason); },
-            "\"length\", \"eos\", \"stop_string\", \"max_time\" or \"callback\" (also for a stream that was "
-            "closed).")
+            "\"length\", \"eos\", \"stop_string\", \"max_time\", \"cancelled\" or \"callback\" (also for a "
+            "stream "
+            "that was closed).")
         .def_property_readonly(
             "stop_string",
             [](const Result& r) {
@@ -200,6 +213,12 @@ void add_result(py::module_& m) {
             [](const Result& r) {
                 return Timings{r.result.ttft.count(), r.result.tpot.count(), r.result.total.count()};
             })
+        .def_property_readonly(
+            "score", [](const Result& r) { return r.result.score; },
+            "Of beam search: the sum of the log-probabilities after the processors / length^length_penalty.")
+        .def_property_readonly(
+            "speculation", [](const Result& r) { return r.result.speculation; },
+            "What became of proposals (prompt_lookup_num_tokens, assistant_model); all 0 without.")
         .def("__str__", [](const Result& r) { return r.result.text; })
         .def("__repr__", [](const Result& r) {
             return concat("<gpt2.Result tokens=", r.result.tokens.size(),
@@ -264,12 +283,22 @@ constexpr const char* generate_doc =
     "and\n"
     "meanings, and are those of gpt2::GenerationConfig: max_new_tokens (20), do_sample (False: greedy), "
     "temperature,\n"
-    "top_k, top_p, min_p, repetition_penalty, seed, sample, stop_strings, logprobs, eos_token_id, "
-    "ignore_eos,\n"
-    "overflow (\"error\" or \"slide\"), and what docs/generation.md lists: those of several numbers, such as "
-    "dry,\n"
-    "are dicts; logits_processors are functions of the tokens so far and the scores, which they change in\n"
-    "place. Without the interpreter's lock (GIL) but for these and the callback.";
+    "top_k, seed, stop_strings, and what docs/generation.md lists. Those of several numbers, such as dry, "
+    "are "
+    "dicts;\n"
+    "assistant_model is a Model, cancellation a Cancellation; logits_processors are functions of the tokens "
+    "so "
+    "far and\n"
+    "the scores, which they change in place. Without the interpreter's lock (GIL) but for these and the "
+    "callback.";
+constexpr const char* batch_doc =
+    "Continues several prompts at once, each in num_return_sequences texts: much faster than one after the "
+    "other, and\n"
+    "each text is the one that it would be alone. Returns a flat list: the texts of the first prompt, with "
+    "num_beams\n"
+    "above 1 the best first, then those of the second, ... callback is called with the number of the text in "
+    "it, and\n"
+    "a Token; with beams when a search is over. Options as of generate().";
 constexpr const char* stream_doc = "As generate(), but returns an iterator over Tokens, each of which is "
                                    "computed when it is asked for. close(), or\n"
                                    "the end of a with statement, ends the text early.";
@@ -360,16 +389,20 @@ void add_model(py::module_& m) {
         .def(
             "generate",
             [](const std::shared_ptr<Model>& m2, py::handle prompt, const py::object& callback,
-               const py::kwargs& options) {
-                Session session(m2, std::nullopt);
-                return generate(session, prompt, callback, options);
-            },
+               const py::kwargs& options) { return generate(m2, prompt, callback, options); },
             py::arg("prompt"), py::kw_only(), py::arg("callback") = py::none(), generate_doc)
+        .def("generate_batch", &generate_batch, py::arg("prompts"), py::kw_only(),
+             py::arg("callback") = py::none(), batch_doc)
+        .def("embed", &embed, py::arg("text"), py::kw_only(), py::arg("pooling") = "mean",
+             "A text (str, bytes or tokens) as one vector, float32 [C], of the hidden states behind the last "
+             "block and\n"
+             "its norm: their \"mean\", or the \"last\" one.")
         .def(
             "stream",
             [](const std::shared_ptr<Model>& m2, py::handle prompt, const py::kwargs& options) {
-                return std::make_unique<Stream>(std::make_shared<Session>(m2, std::nullopt),
-                                                prompt_from(m2->model, prompt, true), config_from(options));
+                return std::make_unique<Stream>(
+                    std::make_shared<Session>(m2, SessionOptions{.pool = m2->pool}),
+                    prompt_from(m2->model, prompt, true), config_from(options));
             },
             py::arg("prompt"), stream_doc)
         .def("__repr__", [](const Model& m2) {
@@ -381,6 +414,68 @@ void add_model(py::module_& m) {
 }
 
 // ---- Sessions
+
+void add_cancellation(py::module_& m) {
+    py::class_<Cancellation>(m, "Cancellation",
+                             "What ends texts from outside: give it to the calls that it shall end.")
+        .def(py::init<>(), "It ends nothing until request() is called.")
+        .def(
+            "request", [](Cancellation& c) { c.source.request_stop(); },
+            "Ends all texts that were given it, and those that begin later, with the tokens that are known:\n"
+            "within the work of one layer of the model. Any thread may call it, at any time.")
+        .def_property_readonly(
+            "requested", [](const Cancellation& c) { return c.source.stop_requested(); },
+            "Whether request() was called.");
+}
+
+void add_recorder(py::module_& m) {
+    using Engine = gpt2::Recorder;
+    py::class_<Recorder, std::shared_ptr<Recorder>>(
+        m, "Recorder",
+        "Keeps what passes compute for the session that was made with it (Session(model, "
+        "observer=recorder)), by\n"
+        "position. What was not asked for, or not computed, raises an OptionError. Arrays are copies, "
+        "float32.")
+        .def(py::init([](py::handle hidden_states, py::handle last_hidden_states, py::handle attention,
+                         py::handle logits) {
+                 return std::make_shared<Recorder>(
+                     Engine::What{.hidden_states = bool_from("hidden_states", hidden_states),
+                                  .last_hidden_states = bool_from("last_hidden_states", last_hidden_states),
+                                  .attention = bool_from("attention", attention),
+                                  .logits = bool_from("logits", logits)});
+             }),
+             py::kw_only(), py::arg("hidden_states") = false, py::arg("last_hidden_states") = false,
+             py::arg("attention") = false, py::arg("logits") = false)
+        .def(
+            "hidden_state_at",
+            [](const Recorder& r, py::handle layer, py::handle position) {
+                return r.copy(&Engine::hidden_state_at, integer_from<std::size_t>("layer", layer),
+                              integer_from<std::size_t>("position", position));
+            },
+            py::arg("layer"), py::arg("position"),
+            "[C]: the sum of the embeddings for layer 0, behind block l for layer l.")
+        .def(
+            "last_hidden_state_at",
+            [](const Recorder& r, py::handle position) {
+                return r.copy(&Engine::last_hidden_state_at, integer_from<std::size_t>("position", position));
+            },
+            py::arg("position"), "[C]: what the output head is given, behind ln_f.")
+        .def(
+            "attention_at",
+            [](const Recorder& r, py::handle layer, py::handle head, py::handle position) {
+                return r.copy(&Engine::attention_at, integer_from<std::size_t>("layer", layer),
+                              integer_from<std::size_t>("head", head),
+                              integer_from<std::size_t>("position", position));
+            },
+            py::arg("layer"), py::arg("head"), py::arg("position"),
+            "[position + 1]: how much of each position goes into this one, in a block counted from 0.")
+        .def(
+            "logits_at",
+            [](const Recorder& r, py::handle position) {
+                return r.copy(&Engine::logits_at, integer_from<std::size_t>("position", position));
+            },
+            py::arg("position"), "[V], where a pass was asked for them.");
+}
 
 void add_stream(py::module_& m) {
     py::class_<Stream>(m, "Stream", "An iterator over the Tokens of a text in the making.")
@@ -401,11 +496,39 @@ void add_session(py::module_& m) {
                                                   "One sequence of tokens with its keys and values. It "
                                                   "serves one caller at a time: a second one, or one while "
                                                   "a stream is open, gets a BusyError.")
-        .def(py::init([](const std::shared_ptr<Model>& model, py::handle kv_dtype) {
-                 return std::make_shared<Session>(model, kv_dtype_from(kv_dtype));
+        .def(py::init([](const std::shared_ptr<Model>& model, py::handle kv_dtype, py::handle observer) {
+                 return std::make_shared<Session>(model, session_options(*model, kv_dtype, observer));
              }),
              py::arg("model"), py::kw_only(), py::arg("kv_dtype") = py::none(),
-             "kv_dtype: \"float32\" or \"float16\", of keys and values; None takes the model's default.")
+             py::arg("observer") = py::none(),
+             "kv_dtype: \"float32\" or \"float16\", of keys and values; None takes the model's default.\n"
+             "observer: a Recorder that is told what the passes compute for this session.")
+        .def_static(
+            "restore",
+            [](const std::shared_ptr<Model>& model, const std::filesystem::path& path, py::handle kv_dtype,
+               py::handle observer) {
+                return restore(model, path, session_options(*model, kv_dtype, observer));
+            },
+            py::arg("model"), py::arg("path"), py::kw_only(), py::arg("kv_dtype") = py::none(),
+            py::arg("observer") = py::none(),
+            "A session that goes on where save() left one, with the same bits. The model has to be the same, "
+            "and\n"
+            "kv_dtype, if given, the file's.")
+        .def_static(
+            "from_bytes",
+            [](const std::shared_ptr<Model>& model, const py::bytes& file, py::handle kv_dtype,
+               py::handle observer) {
+                return restore(model, std::as_bytes(std::span(bytes_from("file", file))),
+                               session_options(*model, kv_dtype, observer));
+            },
+            py::arg("model"), py::arg("file"), py::kw_only(), py::arg("kv_dtype") = py::none(),
+            py::arg("observer") = py::none(), "The same from the bytes of a file.")
+        .def("save", &save, py::arg("path"),
+             "Writes tokens, keys and values, and the last logits to a file, which appears when it is "
+             "complete.")
+        .def("fork", &fork,
+             "A second session with the same tokens and logits, without an observer. From here on each goes "
+             "its own way.")
         .def("forward", &forward, py::arg("tokens"), py::kw_only(), py::arg("logits") = "last",
              "Appends tokens. Returns a copy of the logits: float32, of shape [V] after the last token, of "
              "[n, V] after\n"
@@ -422,8 +545,12 @@ void add_session(py::module_& m) {
                 s.session.truncate(n);
             },
             py::arg("length"), "Forgets all but the first tokens, and the logits.")
-        .def("generate", &generate, py::arg("prompt") = "", py::kw_only(), py::arg("callback") = py::none(),
-             generate_doc)
+        .def(
+            "generate",
+            [](Session& s, py::handle prompt, const py::object& callback, const py::kwargs& options) {
+                return generate(s, prompt, callback, config_from(options));
+            },
+            py::arg("prompt") = "", py::kw_only(), py::arg("callback") = py::none(), generate_doc)
         .def(
             "stream",
             [](const std::shared_ptr<Session>& s, py::handle prompt, const py::kwargs& options) {
@@ -486,6 +613,8 @@ PYBIND11_MODULE(_gpt2, m) {
     python::add_exceptions(m);
     python::add_config(m);
     python::add_result(m);
+    python::add_cancellation(m);
+    python::add_recorder(m);
     python::add_stream(m);
     python::add_model(m);
     python::add_session(m);

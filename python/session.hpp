@@ -3,6 +3,9 @@
 
 #include "../src/exclusive_use.hpp"
 #include "arguments.hpp"
+#include "model.hpp"
+#include "options.hpp"
+#include "recorder.hpp"
 
 #include <gpt2/gpt2.hpp>
 
@@ -13,6 +16,7 @@
 #include <chrono>
 #include <cstddef>
 #include <deque>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -22,28 +26,54 @@
 #include <vector>
 
 /// @file
-/// Models and sessions as Python holds them. All that computes does so without the interpreter's lock (GIL).
+/// Sessions as Python holds them. All that computes does so without the interpreter's lock (GIL).
 
 namespace gpt2::python {
 
 using bindings::ExclusiveUse;
 
-struct Model {
-    py::object file; ///< the bytes that it was loaded from, if it was
-    std::shared_ptr<ThreadPool> pool;
-    Gpt2Model model;
-};
-
 /// A Session that says so when it is used twice at once.
 struct Session {
-    Session(std::shared_ptr<const Model> of, std::optional<KvDtype> kv_dtype)
-        : model(std::move(of)),
-          session(model->model, {.pool = model->pool, .kv_dtype = kv_dtype, .profile = {}}) {}
+    Session(std::shared_ptr<const Model> of, const SessionOptions& options)
+        : model(std::move(of)), session(model->model, options) {}
+    Session(std::shared_ptr<const Model> of, gpt2::Session made)
+        : model(std::move(of)), session(std::move(made)) {}
 
     std::shared_ptr<const Model> model;
     gpt2::Session session;
     std::atomic<bool> busy{false};
 };
+
+inline SessionOptions session_options(const Model& model, py::handle kv_dtype, py::handle observer) {
+    SessionOptions options{.pool = model.pool, .kv_dtype = kv_dtype_from(kv_dtype)};
+    if (!observer.is_none()) {
+        if (!py::isinstance<Recorder>(observer)) {
+            wrong_type("observer", "a gpt2.Recorder", observer);
+        }
+        options.observer = observer.cast<std::shared_ptr<Recorder>>();
+    }
+    return options;
+}
+
+inline std::shared_ptr<Session> fork(Session& session) {
+    const ExclusiveUse use(session.busy);
+    const py::gil_scoped_release released;
+    return std::make_shared<Session>(session.model, session.session.fork());
+}
+
+inline void save(Session& session, const std::filesystem::path& path) {
+    const ExclusiveUse use(session.busy);
+    const py::gil_scoped_release released;
+    session.session.save(path);
+}
+
+/// @param from  a path, or the bytes of a file
+template <class From>
+std::shared_ptr<Session> restore(const std::shared_ptr<Model>& model, const From& from,
+                                 const SessionOptions& options) {
+    const py::gil_scoped_release released;
+    return std::make_shared<Session>(model, gpt2::Session::restore(model->model, from, options));
+}
 
 /// What a callback is told, with the text in memory of its own.
 struct Token {
@@ -68,7 +98,7 @@ inline py::object last_logits(const gpt2::Session& session) {
     if (logits.dim(0) == 0) {
         return py::none();
     }
-    return py::array_t<float>(static_cast<py::ssize_t>(logits.dim(1)), logits[0].data());
+    return array_of(logits[0].flat());
 }
 
 inline py::array_t<float> all_logits(const gpt2::Session& session) {
@@ -78,17 +108,6 @@ inline py::array_t<float> all_logits(const gpt2::Session& session) {
 
 inline py::object logits_as(Logits wanted, const gpt2::Session& session) {
     return wanted == Logits::all ? py::object(all_logits(session)) : last_logits(session);
-}
-
-/// The tokens of a prompt: str or bytes, or tokens. An empty text begins with <|endoftext|> where nothing is
-/// before it.
-inline std::vector<TokenId> prompt_from(const Gpt2Model& model, py::handle prompt, bool begins) {
-    if (!is_text(prompt)) {
-        return tokens_from(prompt);
-    }
-    const std::string_view text = bytes_from("prompt", prompt);
-    const py::gil_scoped_release released;
-    return begins ? model.encode_prompt(text) : model.tokenizer().encode(text);
 }
 
 inline py::object forward(Session& session, py::handle tokens, py::handle logits) {
@@ -111,7 +130,7 @@ inline py::array_t<float> score(Session& session, py::handle tokens) {
         const py::gil_scoped_release released;
         scores = session.session.score(ids);
     }
-    return py::array_t<float>(static_cast<py::ssize_t>(scores.size()), scores.data());
+    return array_of(scores);
 }
 
 /// What a callback written in Python answers: None and Flow.PROCEED go on, Flow.STOP ends the text.
@@ -131,7 +150,11 @@ class Listener {
 public:
     explicit Listener(py::object callback) : callback_(std::move(callback)) {}
 
-    Flow operator()(const GeneratedToken& token) {
+    Flow operator()(const GeneratedToken& token) { return tell(token); }
+    Flow operator()(std::size_t index, const GeneratedToken& token) { return tell(token, index); }
+
+private:
+    template <class... Index> Flow tell(const GeneratedToken& token, Index... index) {
         const auto now = std::chrono::steady_clock::now();
         if (callback_.is_none() && now < next_look_) {
             return Flow::proceed;
@@ -141,20 +164,22 @@ public:
         if (PyErr_CheckSignals() != 0) {
             throw py::error_already_set();
         }
-        return callback_.is_none() ? Flow::proceed : flow_from(callback_(Token(token)));
+        return callback_.is_none() ? Flow::proceed : flow_from(callback_(index..., Token(token)));
     }
 
-private:
     py::object callback_;
     std::chrono::steady_clock::time_point next_look_{};
 };
 
-inline Result generate(Session& session, py::handle prompt, const py::object& callback,
-                       const py::kwargs& options) {
-    const GenerationConfig config = config_from(options);
+inline void require_callable(const py::object& callback) {
     if (!callback.is_none() && PyCallable_Check(callback.ptr()) == 0) {
         wrong_type("callback", "something to call", callback);
     }
+}
+
+inline Result generate(Session& session, py::handle prompt, const py::object& callback,
+                       const GenerationConfig& config) {
+    require_callable(callback);
     const ExclusiveUse use(session.busy);
     const auto tokens = prompt_from(session.model->model, prompt, session.session.position() == 0);
     Listener listener(callback);

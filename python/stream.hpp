@@ -35,6 +35,8 @@ public:
         const Config& model = session_->model->model.config();
         use_.emplace(session_->busy);
         validate(config_, model);
+        detail::require_one_text(config_);
+        detail::require_no_beams(config_);
         require_room(session_->session.position() + prompt_.size(), config_, model);
     }
 

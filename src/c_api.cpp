@@ -3,19 +3,18 @@
 // libgpt2: c/gpt2.h over the headers. Each function checks what C cannot, calls the engine, and turns what
 // that throws into a status.
 
+#include "c_arguments.hpp"
+#include "c_options.hpp"
 #include "exclusive_use.hpp"
 #include "gpt2.h"
 
 #include <gpt2/gpt2.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <cstring>
 #include <deque>
-#include <filesystem>
 #include <limits>
 #include <memory>
 #include <new>
@@ -25,34 +24,12 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
+using namespace gpt2::bindings; // of these three headers alone
 using gpt2::OptionError;
 using gpt2::TokenId;
-using gpt2::bindings::BusyError;
-using gpt2::bindings::ExclusiveUse;
-using gpt2::detail::concat;
-
-static_assert(std::is_same_v<TokenId, std::int32_t>);
-
-struct gpt2_pool {
-    std::shared_ptr<gpt2::ThreadPool> pool;
-};
-
-struct gpt2_model {
-    gpt2::Gpt2Model model;
-};
-
-struct gpt2_session {
-    gpt2::Session session;
-    mutable std::atomic<bool> busy{false};
-};
-
-struct gpt2_result {
-    gpt2::GenerationResult result;
-};
 
 namespace {
 
@@ -112,214 +89,6 @@ template <class Body> gpt2_status guarded(Body&& body) noexcept {
     }
 }
 
-// ---- Arguments
-
-template <class T> T& required(T* pointer, std::string_view name) {
-    if (pointer == nullptr) {
-        throw OptionError(concat(name, ": expected a pointer, found null"));
-    }
-    return *pointer;
-}
-
-template <class T> std::span<const T> array(const T* data, std::size_t size, std::string_view name) {
-    if (size > 0) {
-        required(data, name);
-    }
-    return {data, size};
-}
-
-std::string_view text_of(const char* data, std::size_t size, std::string_view name) {
-    const std::span<const char> bytes = array(data, size, name);
-    return {bytes.data(), bytes.size()};
-}
-
-/// @p value as one of the numbers from 0 to @p last.
-std::int32_t choice(std::string_view name, std::int32_t value, std::int32_t last) {
-    if (value < 0 || value > last) {
-        throw OptionError(concat(name, " is ", value, ", expected a number from 0 to ", last));
-    }
-    return value;
-}
-
-bool flag(std::string_view name, std::int32_t value) {
-    return choice(name, value, 1) == 1;
-}
-
-void require_reserved(std::int32_t value) {
-    choice("reserved", value, 0);
-}
-
-template <class Optional> auto optional(std::string_view name, const Optional& given) {
-    using Value = decltype(given.value);
-    if (flag(concat(name, ".is_set"), given.is_set)) {
-        return std::optional<Value>(given.value);
-    }
-    if (given.value != Value{}) {
-        throw OptionError(
-            concat(name, ".value is ", given.value,
-                   " but has no effect while is_set is 0; use gpt2_float(), gpt2_int() or gpt2_uint()"));
-    }
-    return std::optional<Value>();
-}
-
-std::optional<TokenId> optional_token(std::string_view name, const gpt2_optional_int& given) {
-    const auto value = optional(name, given);
-    using Limits = std::numeric_limits<TokenId>;
-    if (value && (*value < Limits::min() || *value > Limits::max())) {
-        throw OptionError(concat(name, " is ", *value, ", expected the id of a token"));
-    }
-    return value ? std::optional(static_cast<TokenId>(*value)) : std::nullopt;
-}
-
-// ---- Structures that grow
-
-/// More than any structure here will ever have; a size that was never set is hardly below.
-constexpr std::uint64_t largest_structure = 4096;
-
-/// Writes @p size bytes: @p defaults, and 0 for members that only the caller knows.
-template <class Structure>
-void initialize(Structure* structure, std::size_t size, Structure defaults) noexcept {
-    if (structure == nullptr || size < sizeof(std::uint64_t)) {
-        return;
-    }
-    defaults.size = size;
-    std::memset(static_cast<void*>(structure), 0, size);
-    std::memcpy(static_cast<void*>(structure), &defaults, std::min(size, sizeof defaults));
-}
-
-/// What the caller set, whichever version of the structure he was compiled with. Members that he does not
-/// know have their defaults, and those that are not known here must be 0, which is to say: they do nothing.
-template <class Structure>
-Structure known(std::string_view name, const Structure* given, Structure defaults) {
-    if (given == nullptr) {
-        return defaults;
-    }
-    const std::uint64_t size = given->size;
-    if (size < 2 * sizeof(std::uint64_t) || size > largest_structure || size % sizeof(std::uint64_t) != 0) {
-        throw OptionError(
-            concat(name, ".size is ", size, ", expected what ", name, "_init() sets, ", sizeof(Structure)));
-    }
-    const auto* const bytes = reinterpret_cast<const unsigned char*>(given);
-    for (std::size_t i = sizeof(Structure); i < size; ++i) {
-        if (bytes[i] != 0) {
-            throw OptionError(concat(name, ": the byte at ", i, " is ", bytes[i], ", expected 0, as libgpt2 ",
-                                     gpt2::version_string, " knows ", sizeof(Structure),
-                                     " bytes: the program sets an option of a newer version"));
-        }
-    }
-    std::memcpy(&defaults, bytes, std::min<std::size_t>(size, sizeof(Structure)));
-    return defaults;
-}
-
-constexpr gpt2_load_options default_load_options{};
-constexpr gpt2_session_options default_session_options{};
-
-gpt2_generation_config default_generation_config() {
-    gpt2_generation_config config{};
-    config.max_new_tokens = gpt2::GenerationConfig{}.max_new_tokens;
-    return config;
-}
-
-// ---- From C
-
-std::optional<gpt2::WeightType> weight_type(std::string_view name, std::int32_t value) {
-    switch (choice(name, value, GPT2_WEIGHTS_INT4)) {
-    case GPT2_WEIGHTS_FLOAT32:
-        return gpt2::WeightType::float32;
-    case GPT2_WEIGHTS_FLOAT16:
-        return gpt2::WeightType::float16;
-    case GPT2_WEIGHTS_BFLOAT16:
-        return gpt2::WeightType::bfloat16;
-    case GPT2_WEIGHTS_INT8:
-        return gpt2::WeightType::int8;
-    case GPT2_WEIGHTS_INT4:
-        return gpt2::WeightType::int4;
-    default:
-        return std::nullopt;
-    }
-}
-
-std::optional<gpt2::Isa> isa_of(std::int32_t value) {
-    switch (choice("isa", value, GPT2_ISA_AVX512_VNNI)) {
-    case GPT2_ISA_PORTABLE:
-        return gpt2::Isa::portable;
-    case GPT2_ISA_AVX2:
-        return gpt2::Isa::avx2;
-    case GPT2_ISA_AVX2_VNNI:
-        return gpt2::Isa::avx2_vnni;
-    case GPT2_ISA_AVX512:
-        return gpt2::Isa::avx512;
-    case GPT2_ISA_AVX512_VNNI:
-        return gpt2::Isa::avx512_vnni;
-    default:
-        return std::nullopt;
-    }
-}
-
-std::shared_ptr<gpt2::ThreadPool> pool_of(const gpt2_pool* pool) {
-    return pool != nullptr ? pool->pool : nullptr;
-}
-
-gpt2::LoadOptions load_options(const gpt2_load_options* given) {
-    const gpt2_load_options c = known("gpt2_load_options", given, default_load_options);
-    gpt2::LoadOptions options;
-    options.weights = weight_type("weights", c.weights);
-    options.head = weight_type("head", c.head);
-    options.isa = isa_of(c.isa);
-    options.residency =
-        choice("residency", c.residency, GPT2_RESIDENCY_HUGE_PAGES) == GPT2_RESIDENCY_HUGE_PAGES
-            ? gpt2::Residency::huge_pages
-            : gpt2::Residency::mapped;
-    options.verify = flag("verify", c.verify);
-    options.screen_head = flag("screen_head", c.screen_head);
-    options.pool = pool_of(c.pool);
-    return options;
-}
-
-gpt2::SessionOptions session_options(const gpt2_session_options* given) {
-    const gpt2_session_options c = known("gpt2_session_options", given, default_session_options);
-    require_reserved(c.reserved);
-    gpt2::SessionOptions options;
-    options.pool = pool_of(c.pool);
-    if (choice("kv_dtype", c.kv_dtype, GPT2_KV_FLOAT16) != GPT2_KV_DEFAULT) {
-        options.kv_dtype = c.kv_dtype == GPT2_KV_FLOAT16 ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
-    }
-    return options;
-}
-
-/// Here, and in the header, is where a new option goes.
-gpt2::GenerationConfig generation_config(const gpt2_generation_config* given) {
-    const gpt2_generation_config c = known("gpt2_generation_config", given, default_generation_config());
-    gpt2::GenerationConfig config;
-    config.max_new_tokens = c.max_new_tokens;
-    config.do_sample = flag("do_sample", c.do_sample);
-    config.temperature = optional("temperature", c.temperature);
-    config.top_k = optional("top_k", c.top_k);
-    config.top_p = optional("top_p", c.top_p);
-    config.min_p = optional("min_p", c.min_p);
-    config.repetition_penalty = optional("repetition_penalty", c.repetition_penalty);
-    config.seed = optional("seed", c.seed);
-    config.sample = c.sample;
-    for (const gpt2_bytes& text : array(c.stop_strings, c.n_stop_strings, "stop_strings")) {
-        config.stop_strings.emplace_back(text_of(text.data, text.size, "stop_strings"));
-    }
-    config.logprobs = flag("logprobs", c.logprobs);
-    config.eos_token_id = optional_token("eos_token_id", c.eos_token_id);
-    config.ignore_eos = flag("ignore_eos", c.ignore_eos);
-    config.overflow = choice("overflow", c.overflow, GPT2_OVERFLOW_SLIDE) == GPT2_OVERFLOW_SLIDE
-                          ? gpt2::Overflow::slide
-                          : gpt2::Overflow::error;
-    return config;
-}
-
-std::filesystem::path path_of(const char* path) {
-#if defined(_WIN32)
-    return std::filesystem::path(reinterpret_cast<const char8_t*>(&required(path, "path")));
-#else
-    return std::filesystem::path(&required(path, "path"));
-#endif
-}
-
 // ---- To C
 
 gpt2_bytes bytes_of(std::string_view text) noexcept {
@@ -348,28 +117,51 @@ void hand_out(gpt2::GenerationResult&& from, gpt2_result** result) {
     }
 }
 
+gpt2_token token_of(const gpt2::GeneratedToken& token) noexcept {
+    gpt2_token c{};
+    c.size = sizeof c;
+    c.id = token.id;
+    c.logprob = token.logprob.value_or(std::numeric_limits<float>::quiet_NaN());
+    c.text = bytes_of(token.text);
+    c.bytes = bytes_of(token.bytes);
+    c.index = token.index;
+    return c;
+}
+
+gpt2::Flow flow_of(std::int32_t answer) {
+    switch (answer) {
+    case GPT2_PROCEED:
+        return gpt2::Flow::proceed;
+    case GPT2_STOP:
+        return gpt2::Flow::stop;
+    default:
+        throw OptionError(concat("callback: expected GPT2_PROCEED (", static_cast<int>(GPT2_PROCEED),
+                                 ") or GPT2_STOP (", static_cast<int>(GPT2_STOP), "), found ", answer));
+    }
+}
+
 gpt2::StreamCallback stream_callback(gpt2_callback callback, void* user_data) {
     if (callback == nullptr) {
         return {};
     }
     return [callback, user_data](const gpt2::GeneratedToken& token) {
-        gpt2_token c{};
-        c.size = sizeof c;
-        c.id = token.id;
-        c.logprob = token.logprob.value_or(std::numeric_limits<float>::quiet_NaN());
-        c.text = bytes_of(token.text);
-        c.bytes = bytes_of(token.bytes);
-        c.index = token.index;
-        switch (const std::int32_t answer = callback(&c, user_data)) {
-        case GPT2_PROCEED:
-            return gpt2::Flow::proceed;
-        case GPT2_STOP:
-            return gpt2::Flow::stop;
-        default:
-            throw OptionError(concat("callback: expected GPT2_PROCEED (", static_cast<int>(GPT2_PROCEED),
-                                     ") or GPT2_STOP (", static_cast<int>(GPT2_STOP), "), found ", answer));
-        }
+        const gpt2_token c = token_of(token);
+        return flow_of(callback(&c, user_data));
     };
+}
+
+gpt2::BatchCallback batch_callback(gpt2_batch_callback callback, void* user_data) {
+    if (callback == nullptr) {
+        return {};
+    }
+    return [callback, user_data](std::size_t index, const gpt2::GeneratedToken& token) {
+        const gpt2_token c = token_of(token);
+        return flow_of(callback(index, &c, user_data));
+    };
+}
+
+gpt2_optional_double optional_double(const std::optional<double>& value) noexcept {
+    return value ? gpt2_double(*value) : gpt2_optional_double{};
 }
 
 // ---- Sessions
@@ -411,6 +203,44 @@ void forward_batch(std::span<const gpt2_batch_item> items) {
 
 std::int32_t token_or_none(const std::optional<TokenId>& token) noexcept {
     return token.value_or(-1);
+}
+
+/// A session for gpt2_session_free().
+void hand_out(gpt2::Session&& from, gpt2_session** session) {
+    *session = new gpt2_session{std::move(from)};
+}
+
+/// @param prompts  a function that returns those of the engine
+template <class Prompts>
+gpt2_status generate_batch(const gpt2_model* model, Prompts&& prompts, const gpt2_generation_config* config,
+                           gpt2_batch_callback callback, void* user_data, const gpt2_session_options* options,
+                           gpt2_results** results) noexcept {
+    return guarded([&] {
+        const gpt2::Gpt2Model& engine = required(model, "model").model;
+        auto texts = engine.generate_batch(prompts(), generation_config(config),
+                                           batch_callback(callback, user_data), session_options(options));
+        if (results == nullptr) {
+            return;
+        }
+        auto all = std::make_unique<gpt2_results>();
+        for (gpt2::GenerationResult& text : texts) {
+            all->all.push_back({std::move(text)});
+        }
+        *results = all.release();
+    });
+}
+
+template <class Input>
+gpt2_status embed(const gpt2_model* model, Input&& input, std::int32_t pooling,
+                  const gpt2_session_options* options, float* embedding) noexcept {
+    return guarded([&] {
+        required(embedding, "embedding");
+        const auto kind = choice("pooling", pooling, GPT2_POOLING_LAST) == GPT2_POOLING_LAST
+                              ? gpt2::Pooling::last
+                              : gpt2::Pooling::mean;
+        std::ranges::copy(
+            gpt2::embed(required(model, "model").model, input(), kind, session_options(options)), embedding);
+    });
 }
 
 /// What @p look finds in a result; nothing in particular for null.
@@ -633,6 +463,27 @@ std::int32_t gpt2_is_special(const gpt2_model* model, std::int32_t token) {
 
 // ---- Generation
 
+gpt2_status gpt2_cancellation_create(gpt2_cancellation** cancellation) {
+    return guarded([&] {
+        required(cancellation, "cancellation");
+        *cancellation = new gpt2_cancellation{};
+    });
+}
+
+void gpt2_cancellation_request(gpt2_cancellation* cancellation) {
+    if (cancellation != nullptr) {
+        cancellation->source.request_stop();
+    }
+}
+
+std::int32_t gpt2_cancellation_requested(const gpt2_cancellation* cancellation) {
+    return cancellation != nullptr && cancellation->source.stop_requested() ? 1 : 0;
+}
+
+void gpt2_cancellation_free(gpt2_cancellation* cancellation) {
+    delete cancellation;
+}
+
 void gpt2_generation_config_init_sized(gpt2_generation_config* config, std::size_t size) {
     initialize(config, size, default_generation_config());
 }
@@ -647,6 +498,10 @@ const char* gpt2_finish_reason_name(int reason) {
         return "stop_string";
     case GPT2_FINISH_CALLBACK:
         return "callback";
+    case GPT2_FINISH_MAX_TIME:
+        return "max_time";
+    case GPT2_FINISH_CANCELLED:
+        return "cancelled";
     default:
         return "unknown";
     }
@@ -699,8 +554,10 @@ gpt2_finish_reason gpt2_result_finish_reason(const gpt2_result* result) {
         return GPT2_FINISH_STOP_STRING;
     case gpt2::FinishReason::callback:
         return GPT2_FINISH_CALLBACK;
-    case gpt2::FinishReason::max_time: // which nothing in this interface asks for
+    case gpt2::FinishReason::max_time:
+        return GPT2_FINISH_MAX_TIME;
     case gpt2::FinishReason::cancelled:
+        return GPT2_FINISH_CANCELLED;
     case gpt2::FinishReason::length:
         break;
     }
@@ -732,6 +589,15 @@ double gpt2_result_total(const gpt2_result* result) {
     return look_at(result, [](const auto& r) { return r.total.count(); });
 }
 
+gpt2_speculation gpt2_result_speculation(const gpt2_result* result) {
+    const auto found = look_at(result, [](const auto& r) { return r.speculation; });
+    return {found.proposed, found.accepted, found.passes};
+}
+
+gpt2_optional_double gpt2_result_score(const gpt2_result* result) {
+    return optional_double(look_at(result, [](const auto& r) { return r.score; }));
+}
+
 // ---- Sessions
 
 void gpt2_session_options_init_sized(gpt2_session_options* options, std::size_t size) {
@@ -742,7 +608,38 @@ gpt2_status gpt2_session_create(const gpt2_model* model, const gpt2_session_opti
                                 gpt2_session** session) {
     return guarded([&] {
         required(session, "session");
-        *session = new gpt2_session{gpt2::Session(required(model, "model").model, session_options(options))};
+        hand_out(gpt2::Session(required(model, "model").model, session_options(options)), session);
+    });
+}
+
+gpt2_status gpt2_session_fork(const gpt2_session* session, gpt2_session** fork) {
+    return with_session(session, [&] {
+        required(fork, "fork");
+        hand_out(session->session.fork(), fork);
+    });
+}
+
+gpt2_status gpt2_session_save(const gpt2_session* session, const char* path) {
+    return with_session(session, [&] { session->session.save(path_of(path)); });
+}
+
+gpt2_status gpt2_session_restore(const gpt2_model* model, const char* path,
+                                 const gpt2_session_options* options, gpt2_session** session) {
+    return guarded([&] {
+        required(session, "session");
+        hand_out(
+            gpt2::Session::restore(required(model, "model").model, path_of(path), session_options(options)),
+            session);
+    });
+}
+
+gpt2_status gpt2_session_restore_memory(const gpt2_model* model, const void* file, std::size_t size,
+                                        const gpt2_session_options* options, gpt2_session** session) {
+    return guarded([&] {
+        required(session, "session");
+        const auto bytes = array(static_cast<const std::byte*>(file), size, "file");
+        hand_out(gpt2::Session::restore(required(model, "model").model, bytes, session_options(options)),
+                 session);
     });
 }
 
@@ -818,4 +715,48 @@ gpt2_status gpt2_session_generate(gpt2_session* session, const std::int32_t* pro
 
 gpt2_status gpt2_forward(const gpt2_batch_item* items, std::size_t n_items) {
     return guarded([&] { forward_batch(array(items, n_items, "items")); });
+}
+
+// ---- Several texts at once
+
+std::size_t gpt2_results_size(const gpt2_results* results) {
+    return results != nullptr ? results->all.size() : 0;
+}
+
+const gpt2_result* gpt2_results_at(const gpt2_results* results, std::size_t index) {
+    return index < gpt2_results_size(results) ? &results->all[index] : nullptr;
+}
+
+void gpt2_results_free(gpt2_results* results) {
+    delete results;
+}
+
+gpt2_status gpt2_generate_batch(const gpt2_model* model, const gpt2_bytes* prompts, std::size_t n_prompts,
+                                const gpt2_generation_config* config, gpt2_batch_callback callback,
+                                void* user_data, const gpt2_session_options* options,
+                                gpt2_results** results) {
+    const auto texts = [&] { return texts_of("prompts", prompts, n_prompts); };
+    return generate_batch(model, texts, config, callback, user_data, options, results);
+}
+
+gpt2_status gpt2_generate_batch_tokens(const gpt2_model* model, const gpt2_tokens* prompts,
+                                       std::size_t n_prompts, const gpt2_generation_config* config,
+                                       gpt2_batch_callback callback, void* user_data,
+                                       const gpt2_session_options* options, gpt2_results** results) {
+    const auto sequences = [&] { return sequences_of("prompts", prompts, n_prompts); };
+    return generate_batch(model, sequences, config, callback, user_data, options, results);
+}
+
+// ---- Seeing inside
+
+gpt2_status gpt2_embed(const gpt2_model* model, const char* text, std::size_t size, std::int32_t pooling,
+                       const gpt2_session_options* options, float* embedding) {
+    return embed(
+        model, [&] { return text_of(text, size, "text"); }, pooling, options, embedding);
+}
+
+gpt2_status gpt2_embed_tokens(const gpt2_model* model, const std::int32_t* tokens, std::size_t n_tokens,
+                              std::int32_t pooling, const gpt2_session_options* options, float* embedding) {
+    return embed(
+        model, [&] { return array(tokens, n_tokens, "tokens"); }, pooling, options, embedding);
 }

@@ -55,7 +55,7 @@ public:
         : model_(model), config_(config), prompt_(prompt),
           n_beams_(static_cast<std::size_t>(config.num_beams)), is_drawn_(!sampling::is_greedy(config)),
           eos_(eos_of(config, model.transformer.config)), sessions_(std::move(session)),
-          n_tokens_(std::min(vocab_size(), model.tokenizer.size())),
+          n_tokens_(n_known(vocab_size(), model.tokenizer)),
           sampler_(config, vocabulary_of(config, vocab_size(), eos_, model.tokenizer),
                    model.kernels->exp_shifted),
           candidates_(n_tokens_), logprobs_(vocab_size()), diverse_(vocab_size()) {

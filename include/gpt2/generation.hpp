@@ -122,11 +122,17 @@ struct GenerationResult {
 
 namespace detail {
 
+/// How many logits belong to tokens that may be chosen: those that the tokenizer knows. (A vocabulary may be
+/// padded to a round size.)
+[[nodiscard]] inline std::size_t n_known(std::size_t vocab_size, const Tokenizer& tokenizer) noexcept {
+    return std::min(vocab_size, tokenizer.size());
+}
+
 /// What the processors of a text have to know of tokens.
 [[nodiscard]] inline sampling::Vocabulary vocabulary_of(const GenerationConfig& config,
                                                         std::size_t vocab_size, std::optional<TokenId> eos,
                                                         const Tokenizer& tokenizer) {
-    sampling::Vocabulary vocabulary{std::min(vocab_size, tokenizer.size()), eos, {}};
+    sampling::Vocabulary vocabulary{n_known(vocab_size, tokenizer), eos, {}};
     if (sampling::is_set(config, sampling::ProcessorKind::dry)) {
         vocabulary.breakers = sampling::dry_breakers(config.dry->sequence_breakers, tokenizer);
     }
@@ -217,7 +223,7 @@ public:
                 detail::require_finite(logits);
             }
             const std::uint64_t draw = result_.tokens.size();
-            const std::size_t known = std::min(vocab_size_, tokenizer_.size());
+            const std::size_t known = detail::n_known(vocab_size_, tokenizer_);
             const std::uint64_t sample = config_.sample;
             const double u = result_.seed ? uniform(*result_.seed, sample, draw) : 0.0;
             const double u_xtc =

@@ -10,6 +10,7 @@ for token in model.stream("There was once a poor woodcutter who", max_new_tokens
 
 from ._gpt2 import (
     BusyError,
+    Cancellation,
     Config,
     ContextError,
     Error,
@@ -19,8 +20,10 @@ from ._gpt2 import (
     Model,
     NumericError,
     OptionError,
+    Recorder,
     Result,
     Session,
+    Speculation,
     Stream,
     Timings,
     Token,
@@ -31,6 +34,7 @@ from ._gpt2 import (
 
 __all__ = [
     "BusyError",
+    "Cancellation",
     "Config",
     "ContextError",
     "Error",
@@ -40,8 +44,10 @@ __all__ = [
     "Model",
     "NumericError",
     "OptionError",
+    "Recorder",
     "Result",
     "Session",
+    "Speculation",
     "Stream",
     "Timings",
     "Token",

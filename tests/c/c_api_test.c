@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 
-/* Every function of gpt2.h, and every way in which it can fail. Pure C99. */
+/* Every function of gpt2.h, and every way in which it can fail; those for several texts, sessions on disk and
+ * the like are in modes.c. Pure C99. */
 
+#include "check.h"
 #include "engine.h"
+#include "modes.h"
 
 #include <gpt2.h>
 
@@ -11,62 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NOVELLA GPT2_SOURCE_DIR "/models/novella-f16.safetensors"
-#define TINY GPT2_FIXTURES "/tiny-f32.safetensors"
-
-static int n_failed = 0;
-
-static void check(int is_true, const char* what, int line) {
-    if (!is_true) {
-        printf("line %d: %s\n", line, what);
-        ++n_failed;
-    }
-}
-#define CHECK(condition) check((condition) != 0, #condition, __LINE__)
-
-/* A call that must succeed. */
-static void check_ok(gpt2_status status, const char* what, int line) {
-    if (status != GPT2_OK) {
-        printf("line %d: %s\n    %s: %s\n", line, what, gpt2_status_name(status), gpt2_last_error());
-        exit(1); /* what follows needs what it makes */
-    }
-}
-#define OK(call) check_ok((call), #call, __LINE__)
-
-/* A call that must fail with this status and a message that has this text in it. */
-static void check_fails(gpt2_status status, gpt2_status expected, const char* text, const char* what,
-                        int line) {
-    if (status != expected || strstr(gpt2_last_error(), text) == NULL) {
-        printf("line %d: %s\n    expected %s, \"...%s...\"\n    found %s, \"%s\"\n", line, what,
-               gpt2_status_name(expected), text, gpt2_status_name(status), gpt2_last_error());
-        ++n_failed;
-    }
-}
-#define FAILS(expected, text, call) check_fails((call), (expected), (text), #call, __LINE__)
-
-static int same_text(gpt2_bytes found, const char* expected) {
-    return found.size == strlen(expected) && memcmp(found.data, expected, found.size) == 0;
-}
-
 static gpt2_model* load(const char* path) {
     gpt2_model* model = NULL;
     OK(gpt2_model_load(path, NULL, &model));
     return model;
-}
-
-static gpt2_session* session_of(const gpt2_model* model) {
-    gpt2_session_options options;
-    gpt2_session* session = NULL;
-    gpt2_session_options_init(&options);
-    options.kv_dtype = GPT2_KV_FLOAT32;
-    OK(gpt2_session_create(model, &options, &session));
-    return session;
-}
-
-static size_t position_of(const gpt2_session* session) {
-    size_t position = 0;
-    OK(gpt2_session_position(session, &position));
-    return position;
 }
 
 /* A file in memory, at a multiple of 64 bytes; free(*memory). */
@@ -107,6 +58,8 @@ static void test_version_and_names(void) {
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_EOS), "eos") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_STOP_STRING), "stop_string") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_CALLBACK), "callback") == 0);
+    CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_MAX_TIME), "max_time") == 0);
+    CHECK(strcmp(gpt2_finish_reason_name(GPT2_FINISH_CANCELLED), "cancelled") == 0);
     CHECK(strcmp(gpt2_finish_reason_name(7), "unknown") == 0);
     CHECK(strcmp(gpt2_last_error(), "") == 0); /* nothing has failed yet */
 }
@@ -130,6 +83,9 @@ static void test_null_is_harmless(void) {
     gpt2_model_free(NULL);
     gpt2_session_free(NULL);
     gpt2_result_free(NULL);
+    gpt2_results_free(NULL);
+    gpt2_cancellation_free(NULL);
+    gpt2_cancellation_request(NULL);
     gpt2_free(NULL);
     gpt2_load_options_init_sized(NULL, 100);
     gpt2_session_options_init_sized(NULL, 100);
@@ -150,6 +106,9 @@ static void test_null_is_harmless(void) {
     CHECK(gpt2_result_prompt_tokens(NULL) == 0);
     CHECK(gpt2_result_ttft(NULL) == 0.0 && gpt2_result_tpot(NULL) == 0.0 && gpt2_result_total(NULL) == 0.0);
     CHECK(gpt2_session_kv_dtype(NULL) == GPT2_KV_DEFAULT);
+    CHECK(gpt2_cancellation_requested(NULL) == 0);
+    CHECK(gpt2_results_size(NULL) == 0 && gpt2_results_at(NULL, 0) == NULL);
+    CHECK(gpt2_result_speculation(NULL).proposed == 0 && gpt2_result_score(NULL).is_set == 0);
 }
 
 static void test_load(void) {
@@ -335,31 +294,6 @@ static void test_tokenizer(void) {
     gpt2_model_free(model);
 }
 
-/* The texts and bytes that a callback was given. */
-typedef struct collected {
-    char text[1024];
-    size_t text_size;
-    char bytes[1024];
-    size_t bytes_size;
-    size_t n;
-    size_t stop_at; /* tokens */
-    int32_t ids[64];
-    float logprobs[64];
-} collected;
-
-static int32_t collect(const gpt2_token* token, void* user_data) {
-    collected* all = (collected*)user_data;
-    CHECK(token->size == sizeof *token && token->index == all->n);
-    memcpy(all->text + all->text_size, token->text.data, token->text.size);
-    memcpy(all->bytes + all->bytes_size, token->bytes.data, token->bytes.size);
-    all->text_size += token->text.size;
-    all->bytes_size += token->bytes.size;
-    all->ids[all->n] = token->id;
-    all->logprobs[all->n] = token->logprob;
-    ++all->n;
-    return all->n == all->stop_at ? GPT2_STOP : GPT2_PROCEED;
-}
-
 static gpt2_generation_config sampling(void) {
     gpt2_generation_config config;
     gpt2_generation_config_init(&config);
@@ -491,7 +425,7 @@ static void test_generation_errors(const gpt2_model* model) {
     BAD_OPTION(do_sample, 2, "do_sample is 2");
     BAD_OPTION(logprobs, 2, "logprobs is 2");
     BAD_OPTION(ignore_eos, 2, "ignore_eos is 2");
-    BAD_OPTION(overflow, 2, "overflow is 2");
+    BAD_OPTION(overflow, 3, "overflow is 3");
     BAD_OPTION(eos_token_id, gpt2_int(-1), "eos_token_id is -1");
     BAD_OPTION(eos_token_id, gpt2_int((int64_t)1 << 40), "eos_token_id is 1099511627776");
     BAD_OPTION(n_stop_strings, 1, "stop_strings: expected a pointer");
@@ -579,6 +513,11 @@ static void test_structures_that_grow(const gpt2_model* model) {
     BAD_SIZE(1 << 20);
     BAD_SIZE(UINT64_MAX);
 #undef BAD_SIZE
+
+    small.config.size = offsetof(gpt2_generation_config, max_time); /* the first version */
+    gpt2_generation_config_init_sized(&small.config, small.config.size);
+    small.config.early_stopping = 99;
+    OK(gpt2_generate(model, "a", 1, &small.config, NULL, NULL, NULL));
 
     gpt2_load_options_init(&load_options);
     load_options.size = 16; /* weights and head only */
@@ -873,6 +812,7 @@ int main(void) {
     test_reentrance(tiny);
     test_batch(model, NOVELLA);
     test_last_error(tiny);
+    n_failed += test_modes(model, tiny);
     gpt2_model_free(model);
     gpt2_model_free(tiny);
     printf("%d checks failed\n", n_failed);

@@ -4,8 +4,137 @@
 #include <gpt2/gpt2.hpp>
 
 #include <algorithm>
+#include <iterator>
+#include <limits>
 #include <new>
+#include <span>
 #include <stdexcept>
+#include <string_view>
+#include <thread>
+
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+void copy(const gpt2::GenerationResult& found, engine_text* result) {
+    result->n = found.tokens.size();
+    std::ranges::copy(found.tokens, result->tokens);
+    std::ranges::copy(found.logprobs, result->logprobs);
+    result->text_size = found.text.copy(result->text, sizeof result->text);
+    result->score = found.score.value_or(0.0);
+    result->proposed = found.speculation.proposed;
+    result->accepted = found.speculation.accepted;
+}
+
+/// Leaves the same chance to the tokens up to 99.
+void flatten(std::span<const gpt2::TokenId>, std::span<float> scores) {
+    std::ranges::fill(scores.first(100), 0.0f);
+    std::ranges::fill(scores.subspan(100), -infinity);
+}
+
+struct Option {
+    const char* name;
+    void (*set)(gpt2::GenerationConfig& config, gpt2::TokenId token);
+};
+
+using Config = gpt2::GenerationConfig;
+using gpt2::TokenId;
+
+/// Each by itself or with what it needs.
+constexpr Option options[] = {
+    {"", [](Config&, TokenId) {}},
+    {"min_new_tokens",
+     [](Config& c, TokenId token) {
+         c.eos_token_id = token;
+         c.min_new_tokens = 9;
+     }},
+    {"num_beams",
+     [](Config& c, TokenId) {
+         c.num_beams = 4;
+         c.length_penalty = 0.5f;
+         c.early_stopping = gpt2::sampling::EarlyStopping::never;
+     }},
+    {"num_beam_groups",
+     [](Config& c, TokenId) {
+         c = {.max_new_tokens = ENGINE_TOKENS};
+         c.num_beams = 4;
+         c.num_beam_groups = 2;
+         c.diversity_penalty = 1.5f;
+         c.early_stopping = gpt2::sampling::EarlyStopping::on;
+     }},
+    {"guidance_scale",
+     [](Config& c, TokenId token) {
+         c.guidance_scale = 1.7f;
+         c.negative_prompt_ids = {token, 5};
+     }},
+    {"typical_p", [](Config& c, TokenId) { c.typical_p = 0.4f; }},
+    {"epsilon_cutoff", [](Config& c, TokenId) { c.epsilon_cutoff = 0.02f; }},
+    {"eta_cutoff", [](Config& c, TokenId) { c.eta_cutoff = 0.02f; }},
+    {"top_n_sigma", [](Config& c, TokenId) { c.top_n_sigma = 1.5f; }},
+    {"presence_penalty", [](Config& c, TokenId) { c.presence_penalty = 6.0f; }},
+    {"frequency_penalty",
+     [](Config& c, TokenId) {
+         c.frequency_penalty = 6.0f;
+         c.penalty_last_n = 3;
+     }},
+    {"no_repeat_ngram_size", [](Config& c, TokenId) { c.no_repeat_ngram_size = 1; }},
+    {"forced_bos_token_id", [](Config& c, TokenId) { c.forced_bos_token_id = 11; }},
+    {"forced_eos_token_id", [](Config& c, TokenId) { c.forced_eos_token_id = 12; }},
+    {"suppress_tokens",
+     [](Config& c, TokenId token) {
+         c.suppress_tokens = {4, token};
+     }},
+    {"begin_suppress_tokens", [](Config& c, TokenId token) { c.begin_suppress_tokens = {token}; }},
+    {"bad_words_ids",
+     [](Config& c, TokenId token) {
+         c.bad_words_ids = {{1, 2}, {token}};
+     }},
+    {"sequence_bias",
+     [](Config& c, TokenId token) {
+         c.sequence_bias = {{{token}, -9.0f}, {{7}, 5.0f}};
+     }},
+    {"logit_bias",
+     [](Config& c, TokenId token) {
+         c.logit_bias = {{token, -infinity}, {9, 5.0f}};
+     }},
+    {"exponential_decay_length_penalty",
+     [](Config& c, TokenId) { c.exponential_decay_length_penalty = {.start = 3, .factor = 1.3f}; }},
+    {"dry",
+     [](Config& c, TokenId) {
+         c.dry = {.multiplier = 8.0f,
+                  .base = 2.0f,
+                  .allowed_length = 1,
+                  .penalty_last_n = 20,
+                  .sequence_breakers = {"."}};
+     }},
+    {"xtc", [](Config& c, TokenId) { c.xtc = {.probability = 0.9f, .threshold = 0.02f}; }},
+    {"mirostat", [](Config& c, TokenId) { c.mirostat = {.tau = 2.0f, .eta = 0.3f}; }},
+    {"top_k_ties",
+     [](Config& c, TokenId) {
+         c.logits_processors = {flatten};
+         c.top_k = 5;
+         c.top_k_ties = gpt2::sampling::TopKTies::cut;
+     }},
+    {"top_p_rule",
+     [](Config& c, TokenId) {
+         c.top_p = 0.6f;
+         c.top_p_rule = gpt2::sampling::TopPRule::within;
+     }},
+    {"processor_order",
+     [](Config& c, TokenId) {
+         c.top_p = 0.6f;
+         c.processor_order = {"top_p", "temperature"};
+     }},
+    {"prompt_lookup_num_tokens",
+     [](Config& c, TokenId) {
+         c.prompt_lookup_num_tokens = 3;
+         c.max_matching_ngram_size = 1;
+     }},
+};
+
+std::thread canceller;
+
+} // namespace
 
 void engine_sample(const char* model, const char* prompt, engine_text* result) {
     const auto found = gpt2::Gpt2Model::load(model).generate(prompt, {.max_new_tokens = ENGINE_TOKENS,
@@ -18,10 +147,7 @@ void engine_sample(const char* model, const char* prompt, engine_text* result) {
                                                                       .seed = 7,
                                                                       .sample = 3,
                                                                       .logprobs = true});
-    result->n = found.tokens.size();
-    std::ranges::copy(found.tokens, result->tokens);
-    std::ranges::copy(found.logprobs, result->logprobs);
-    result->text_size = found.text.copy(result->text, sizeof result->text);
+    copy(found, result);
 }
 
 void engine_logits(const char* model, const int32_t* tokens, size_t n, float* logits) {
@@ -49,4 +175,31 @@ int32_t engine_throw(const gpt2_token*, void* user_data) {
     default:
         throw gpt2::Error("an exception of the library");
     }
+}
+
+void engine_option(const char* model, const char* option, int32_t token, engine_text* result) {
+    gpt2::GenerationConfig config{
+        .max_new_tokens = ENGINE_TOKENS, .do_sample = true, .temperature = 1.5f, .seed = 7};
+    const Option* const found =
+        std::ranges::find(options, std::string_view(option), [](const Option& o) { return o.name; });
+    found->set(config, token);
+    copy(gpt2::Gpt2Model::load(model).generate("", config), result);
+}
+
+const char* engine_option_name(size_t number) {
+    return number < std::size(options) ? options[number].name : nullptr;
+}
+
+void engine_embed(const char* model, const char* text, int32_t last, float* embedding) {
+    std::ranges::copy(gpt2::embed(gpt2::Gpt2Model::load(model), text,
+                                  last != 0 ? gpt2::Pooling::last : gpt2::Pooling::mean),
+                      embedding);
+}
+
+void engine_cancel(gpt2_cancellation* cancellation) {
+    canceller = std::thread([cancellation] { gpt2_cancellation_request(cancellation); });
+}
+
+void engine_join() {
+    canceller.join();
 }

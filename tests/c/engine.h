@@ -18,6 +18,9 @@ typedef struct engine_text {
     size_t n;
     char text[1024];
     size_t text_size;
+    double score; /**< 0 without beams */
+    size_t proposed;
+    size_t accepted;
 } engine_text;
 
 /** ENGINE_TOKENS tokens after @p prompt, drawn with every option of sampling: temperature 0.9, top_k 50,
@@ -29,6 +32,20 @@ void engine_logits(const char* model, const int32_t* tokens, size_t n, float* lo
 
 /** Log-probabilities [n], keys and values in float32. */
 void engine_scores(const char* model, const int32_t* tokens, size_t n, float* scores);
+
+/** ENGINE_TOKENS tokens after an empty prompt, drawn with temperature 1.5, seed 7, and the option or the
+ * options that @p option names; "" for none. @param token  for options that name a token */
+void engine_option(const char* model, const char* option, int32_t token, engine_text* result);
+
+/** The name of the option with this number; null behind the last. */
+const char* engine_option_name(size_t number);
+
+/** The vector [C] of a text; @p last: of its last token. */
+void engine_embed(const char* model, const char* text, int32_t last, float* embedding);
+
+/** Requests it from another thread, some time before engine_join() returns. */
+void engine_cancel(gpt2_cancellation* cancellation);
+void engine_join(void);
 
 /** Throws what `*(const char*)user_data` names: 'm' std::bad_alloc, 'l' std::length_error, 's'
  * std::runtime_error, 'i' an int, 'g' gpt2::Error. */

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 
-# cmake -DNM=<nm> -DLIBRARY=<libgpt2> -DHEADER=<gpt2.h> -DTEST=<c_api_test.c> -P symbols.cmake
-# The library exports what its header declares and nothing else, and the test names every function.
+# cmake -DNM=<nm> -DLIBRARY=<libgpt2> -DHEADER=<gpt2.h> -DTESTS=<tests/c> -P symbols.cmake
+# The library exports what its header declares and nothing else, and the tests name every function.
 file(READ "${HEADER}" header)
 string(REGEX MATCHALL "GPT2_(API|CHECKED)[^;]*[ *](gpt2_[a-z0-9_]+)\\(" declarations "${header}")
 set(declared "")
@@ -30,10 +30,12 @@ endif()
 if(n LESS 50)
     message(FATAL_ERROR "expected 50 functions or more in ${HEADER}, found ${n}: ${declared}")
 endif()
-file(READ "${TEST}" test)
+file(READ "${TESTS}/c_api_test.c" test)
+file(READ "${TESTS}/modes.c" modes)
+string(APPEND test "${modes}")
 foreach(name IN LISTS declared)
     if(NOT test MATCHES "[^a-z_]${name}\\(")
-        message(FATAL_ERROR "${TEST} does not call ${name}()")
+        message(FATAL_ERROR "${TESTS} does not call ${name}()")
     endif()
 endforeach()
 message(STATUS "${n} functions, all exported and all called")

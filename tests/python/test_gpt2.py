@@ -524,11 +524,13 @@ def test_a_session_serves_one_thread(model: gpt2.Model) -> None:
             lambda: session.tokens,
             lambda: session.logits,
             lambda: gpt2.forward([(session, [1])]),
+            session.fork,
+            lambda: session.save("never"),
         ):
             errors.append(outcome(call))
 
     whole = session.generate(PROMPT, max_new_tokens=2, callback=use_it)
-    assert len(errors) == 14 and all(isinstance(error, gpt2.BusyError) for error in errors)
+    assert len(errors) == 18 and all(isinstance(error, gpt2.BusyError) for error in errors)
     assert whole.tokens == model.generate(PROMPT, max_new_tokens=2).tokens
 
 
@@ -577,12 +579,7 @@ def test_a_program_may_end_with_streams_open() -> None:
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "0 0\n")
 
 
-# What describes it.
-
-
-def keywords(function: ast.FunctionDef) -> list[str]:
-    names = [argument.arg for argument in function.args.kwonlyargs]
-    return [name for name in names if name != "callback"]
+# What describes it, and options of more than one number.
 
 
 def test_options_of_several_numbers(model: gpt2.Model) -> None:
@@ -622,35 +619,40 @@ def test_functions_change_scores(model: gpt2.Model) -> None:
         list(model.stream(PROMPT, max_new_tokens=5, logits_processors=[fail]))
 
 
-OF_CPP_ALONE = {  # objects of C++, and what belongs to several texts at once
-    *("cancellation", "assistant_model", "num_assistant_tokens", "num_return_sequences", "num_beams"),
-    *("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty"),
-}
-
-
 def test_options_are_those_of_the_library() -> None:
     header = (ROOT / "include" / "gpt2" / "generation_config.hpp").read_text()
     struct = re.search(r"\nstruct GenerationConfig {\n(.*?)\n};", header, re.DOTALL)
     assert struct is not None
     members = re.findall(r"^    [\w:<>, ]+ (\w+)(?: = .*|{});", struct[1], re.MULTILINE)
-    assert OF_CPP_ALONE <= set(members)
-    members = [name for name in members if name not in OF_CPP_ALONE]
-    assert _gpt2.option_names == members
+    assert len(members) > 50 and _gpt2.option_names == members
     stub = ast.parse((ROOT / "python" / "gpt2" / "__init__.pyi").read_text())
-    described = {
-        (owner.name, function.name): keywords(function)
-        for owner in stub.body
-        if isinstance(owner, ast.ClassDef)
-        for function in owner.body
-        if isinstance(function, ast.FunctionDef) and function.name in ("generate", "stream")
-    }
-    assert len(described) == 4
-    assert all(names == members for names in described.values())
+    described = {node.name: node for node in stub.body if isinstance(node, ast.ClassDef)}
+    options = [
+        ast.unparse(field.target) for field in described["_Options"].body if isinstance(field, ast.AnnAssign)
+    ]
+    assert options == members
+    takers = [
+        function.name
+        for owner in ("Model", "Session")
+        for function in described[owner].body
+        if isinstance(function, ast.FunctionDef)
+        and function.args.kwarg is not None
+        and ast.unparse(function.args.kwarg) == "options: Unpack[_Options]"
+    ]
+    assert takers == ["generate", "generate_batch", "stream", "generate", "stream"]
+    header = (ROOT / "c" / "gpt2.h").read_text()
+    struct = re.search(r"typedef struct gpt2_generation_config {\n(.*?)\n}", header, re.DOTALL)
+    assert struct is not None
+    in_c = set(re.findall(r"^    [\w* ]+?\b(\w+);", struct[1], re.MULTILINE))
+    sizes = {f"n_{name}" for name in members}
+    assert in_c - sizes - {"size", "reserved"} == set(members)
 
 
 def test_types_are_those_of_the_module(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy.stubtest", "gpt2", "--ignore-missing-stub", "--concise"]
+    (tmp_path / "mypy.ini").write_text("[mypy]\nenable_incomplete_feature = Unpack\n")
+    command += ["--mypy-config-file", "mypy.ini"]
     place = str(Path(gpt2.__file__).resolve().parents[1])
     environment = {**os.environ, "PYTHONPATH": place, "MYPYPATH": place}
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
