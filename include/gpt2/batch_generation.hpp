@@ -9,6 +9,7 @@
 #include "gpt2/profile.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/session_score.hpp"
 #include "gpt2/speculation/speculator.hpp"
 
 #include <algorithm>
@@ -95,8 +96,11 @@ private:
         }
         try {
             require_room(prompts[i].size(), config, model);
+            require_whole_prompt(prompts[i].size(), model.n_positions, config);
         } catch (const ContextError& e) {
             throw ContextError(concat("prompts[", i, "]: ", e.what()));
+        } catch (const OptionError& e) {
+            throw OptionError(concat("prompts[", i, "]: ", e.what()));
         }
     }
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
@@ -183,13 +187,32 @@ private:
         texts_[i].is_complete = true;
     }
 
+    /// Reads a prompt for prompt_logprobs, which need the logits of all rows: on its own, to bound the
+    /// memory.
+    void read_scored(std::span<const TokenId> prompt, std::span<Text> texts) {
+        const TokenLogprobs scored =
+            texts.front().session->read_prompt(prompt, prompt.size(), config_.top_logprobs, interrupt_);
+        for (Text& text : texts) {
+            text.generation.take_prompt(scored);
+        }
+    }
+
     /// Reads all prompts in one pass, each for the first of its texts; the others get copies.
     /// @returns as BatchPass::run
     [[nodiscard]] std::optional<InterruptCause> read(std::span<const std::vector<TokenId>> prompts,
                                                      BatchPass& pass) {
         for (std::size_t i = 0; i < prompts.size(); ++i) {
             Text& first = texts_[i * n_samples_];
-            pass.add(first.session.emplace(empty_.fork()), prompts[i]);
+            first.session.emplace(empty_.fork());
+            if (config_.prompt_logprobs) {
+                try {
+                    read_scored(prompts[i], std::span(texts_).subspan(i * n_samples_, n_samples_));
+                } catch (const Interrupted& interrupted) {
+                    return interrupted.cause();
+                }
+            } else {
+                pass.add(*first.session, prompts[i]);
+            }
             if (is_guided_) {
                 const std::span<const TokenId> negative(config_.negative_prompt_ids);
                 pass.add(first.unguided.emplace(empty_.fork()),
