@@ -177,6 +177,7 @@ public:
         gpt2::Session session = options_.load_session
                                     ? gpt2::Session::restore(model_, *options_.load_session, how)
                                     : gpt2::Session(model_, how);
+        loaded_ = session.position();
         const std::vector<gpt2::TokenId> tokens = context(session, prompt);
         if (options_.attention_page) {
             require_page(tokens.size());
@@ -237,7 +238,8 @@ private:
                           .number = config_.sample + (has_beams ? 0 : i),
                           .interrupted =
                               signal != 0 && results[i].finish_reason == gpt2::FinishReason::cancelled,
-                          .result = std::move(results[i])};
+                          .result = std::move(results[i]),
+                          .scored_prompt = std::span(tokens).last(results[i].prompt_logprobs.size())};
             if (options_.echo) {
                 print(prompt);
             }
@@ -305,9 +307,13 @@ private:
         // but for the last token, whose logits are needed.
         const auto held = session.tokens();
         const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
-        const auto known = static_cast<std::size_t>(same - tokens.begin());
+        auto known = static_cast<std::size_t>(same - tokens.begin());
+        if (config_.prompt_logprobs) { // all that the user gave, each time
+            known = options_.load_session ? std::min(known, loaded_) : 0;
+        }
         sample.prompt_was_read = known == tokens.size();
         session.truncate(std::min(known, tokens.size() - 1));
+        sample.scored_prompt = tokens.subspan(session.position());
         config_.sample = config_.do_sample ? number : 0;
         if (options_.echo) {
             print(prompt);
@@ -355,7 +361,7 @@ private:
         if (options_.show_probabilities) {
             std::cerr << colours_text();
         }
-        if (options_.logprobs) {
+        if (options_.logprobs || config_.top_logprobs > 0 || config_.prompt_logprobs) {
             print(logprobs_text(sample, model_.tokenizer()));
         }
         if (options_.stats) {
@@ -369,6 +375,7 @@ private:
     gpt2::Gpt2Model model_;
     gpt2::GenerationConfig config_;
     Machine machine_;
+    std::size_t loaded_ = 0;                 ///< tokens of the session before the prompt
     std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
 };
 

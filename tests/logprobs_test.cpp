@@ -181,7 +181,9 @@ TEST_CASE("logprobs of text and prompt against the reference; the text is the sa
     SUBCASE("guidance: of the prompt's own distribution") {
         config.guidance_scale = 1.5f;
     }
-    SUBCASE("overflow slide, where all of it fits") { config.overflow = Overflow::slide; }
+    SUBCASE("overflow slide, where all of it fits") {
+        config.overflow = Overflow::slide;
+    }
     SUBCASE("the default model") {
         of = &loaded_novella();
         prompt = of->tokenizer().encode("It was a dark and stormy night, and the old woodcutter sat");
@@ -377,12 +379,14 @@ TEST_CASE("what makes no sense is refused, naming both") {
                               {"top_logprobs is -1", "expected 0 or more"});
     config = {.max_new_tokens = 2, .num_beams = 2};
     config.top_logprobs = 1;
-    check_throws<OptionError>([&] { (void)model().generate_batch(std::vector{prompt}, config); },
-                              {"top_logprobs", "num_beams"});
+    check_throws<OptionError>(
+        [&] { (void)model().generate_batch(std::vector<std::vector<TokenId>>{prompt}, config); },
+        {"top_logprobs", "num_beams"});
     config.top_logprobs = 0;
     config.prompt_logprobs = true;
-    check_throws<OptionError>([&] { (void)model().generate_batch(std::vector{prompt}, config); },
-                              {"prompt_logprobs", "num_beams"});
+    check_throws<OptionError>(
+        [&] { (void)model().generate_batch(std::vector<std::vector<TokenId>>{prompt}, config); },
+        {"prompt_logprobs", "num_beams"});
     config = {.max_new_tokens = 2, .overflow = Overflow::slide};
     config.prompt_logprobs = true;
     session.forward(tokens(51));
@@ -391,7 +395,7 @@ TEST_CASE("what makes no sense is refused, naming both") {
     CHECK(session.position() == 51);
     check_throws<OptionError>(
         [&] {
-            (void)model().generate_batch(std::vector{prompt, tokens(151)}, config);
+            (void)model().generate_batch(std::vector{tokens(100), tokens(151)}, config);
         },
         {"prompts[1]", "prompt_logprobs", "150", "found 151"});
 }
