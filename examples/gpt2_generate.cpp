@@ -3,6 +3,7 @@
 #include "common/line_reader.hpp"
 #include "common/terminal.hpp"
 #include "gpt2_generate/attention_page.hpp"
+#include "gpt2_generate/jobs.hpp"
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
 
@@ -165,10 +166,7 @@ public:
 
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
-        gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
-        if (options_.kv_dtype != "auto") {
-            how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
-        }
+        gpt2::SessionOptions how = session_options();
         std::shared_ptr<gpt2::Recorder> recorder;
         if (options_.attention_page) {
             recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
@@ -214,8 +212,26 @@ public:
         return 0;
     }
 
+    /// The texts of --jobs. @returns the status of the program
+    [[nodiscard]] int write_jobs() const {
+        const JobsOutcome outcome = run_jobs(options_, model_, session_options());
+        if (outcome.n_failed > 0) {
+            std::cerr << "gpt2-generate: error: " << outcome.n_failed << " of " << outcome.n_jobs
+                      << " jobs failed; their lines say why in \"error\"\n";
+        }
+        return outcome.signal != 0 ? signalled + outcome.signal : outcome.n_failed > 0 ? failure : success;
+    }
+
 private:
     using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] gpt2::SessionOptions session_options() const {
+        gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
+        if (options_.kv_dtype != "auto") {
+            how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+        }
+        return how;
+    }
 
     /// Texts at once, each printed when all are complete.
     /// @param first  number of the first among all @p n
@@ -404,12 +420,18 @@ int run(int argc, char** argv) {
     if (!options) {
         return success;
     }
-    const bool without = options->interactive || options->verify || options->unconditional;
+    const bool without =
+        options->interactive || options->verify || options->unconditional || options->jobs.has_value();
     const std::string prompt = without ? std::string() : prompt_from(*options);
     Writer writer(*options, options->model ? *options->model : find_model());
     if (options->verify) {
         writer.verify();
         return success;
+    }
+    if (options->jobs) {
+        const int status = writer.write_jobs();
+        writer.write_profile();
+        return status;
     }
     if (options->interactive) {
         const int status = converse(writer, options->original);

@@ -296,3 +296,79 @@ void complete_generation(const CLI::App& app, GenerationOptions& o, bool origina
         g.top_k = 40;
     }
 }
+
+GenerationApp::GenerationApp() : app_(std::make_unique<CLI::App>()) {
+    app_->set_help_flag();
+    app_->option_defaults()->take_last();
+    add_preset(*app_, options_);
+    add_generation_options(*app_, options_);
+}
+
+GenerationOptions GenerationApp::parse(std::span<const WrittenOption> written) {
+    std::vector<std::string> arguments;
+    for (const WrittenOption& option : written) {
+        const std::string name = "--" + option.name;
+        if (option.is_off) {
+            continue;
+        }
+        if (option.values.empty()) {
+            arguments.push_back(name);
+        }
+        for (const std::string& value : option.values) {
+            arguments.push_back(name);
+            arguments.push_back(value);
+        }
+    }
+    std::ranges::reverse(arguments); // as CLI11 wants them
+    app_->parse(std::move(arguments));
+    complete_generation(*app_, options_, false);
+    return options_;
+}
+
+const CLI::Option* GenerationApp::find(const std::string& key) const {
+    std::string name = key;
+    std::ranges::replace(name, '_', '-');
+    return key.find('-') == std::string::npos ? app_->get_option_no_throw("--" + name) : nullptr;
+}
+
+std::vector<WrittenOption> GenerationApp::written_in(const CLI::App& app) const {
+    std::vector<WrittenOption> out;
+    for (const CLI::Option* const known : app_->get_options()) {
+        const std::string name = known->get_lnames().front();
+        const CLI::Option* const option = app.get_option_no_throw("--" + name);
+        if (option != nullptr && option->count() > 0) {
+            out.push_back({name, is_flag(*known) ? std::vector<std::string>() : option->results()});
+        }
+    }
+    return out;
+}
+
+bool is_flag(const CLI::Option& option) {
+    return option.get_items_expected_max() == 0;
+}
+
+bool takes_several(const CLI::Option& option) {
+    return option.get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll;
+}
+
+std::vector<WrittenOption> overridden(std::span<const WrittenOption> defaults,
+                                      std::vector<WrittenOption> own) {
+    const auto opposite = [](const WrittenOption& option) {
+        return option.name == "greedy" ? "do-sample" : option.name == "do-sample" ? "greedy" : "";
+    };
+    std::vector<WrittenOption> out;
+    for (const WrittenOption& option : defaults) {
+        if (std::ranges::none_of(own, [&](const WrittenOption& other) {
+                return other.name == option.name || other.name == opposite(option);
+            })) {
+            out.push_back(option);
+        }
+    }
+    for (WrittenOption& option : own) {
+        if (option.is_off && *opposite(option) != '\0') {
+            option = {opposite(option), {}};
+        }
+        out.push_back(std::move(option));
+    }
+    return out;
+}

@@ -7,6 +7,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,13 @@ struct GenerationOptions {
     Words words;                ///< what of it needs a tokenizer
 };
 
+/// An option as it was written.
+struct WrittenOption {
+    std::string name;                ///< its first one, as in --help, without the dashes
+    std::vector<std::string> values; ///< none for a flag
+    bool is_off = false;             ///< as if it were not written
+};
+
 /// As another program does it; what else is given changes it.
 void add_preset(CLI::App& app, GenerationOptions& o);
 
@@ -37,3 +46,31 @@ void add_generation_options(CLI::App& app, GenerationOptions& o);
 /// What the options mean together, when @p app has read them.
 /// @param original  as the scripts of openai/gpt-2: nothing is set that was not given
 void complete_generation(const CLI::App& app, GenerationOptions& o, bool original);
+
+/// The options of generation alone.
+class GenerationApp {
+public:
+    GenerationApp();
+    GenerationApp(const GenerationApp&) = delete; // app_ refers to options_
+    GenerationApp& operator=(const GenerationApp&) = delete;
+
+    /// Reads options. Once. @throws CLI::ParseError; OptionError for a preset that there is not
+    [[nodiscard]] GenerationOptions parse(std::span<const WrittenOption> written);
+
+    /// By its name with underscores; null if there is none.
+    [[nodiscard]] const CLI::Option* find(const std::string& key) const;
+
+    /// Those that another command line has.
+    [[nodiscard]] std::vector<WrittenOption> written_in(const CLI::App& app) const;
+
+private:
+    GenerationOptions options_;
+    std::unique_ptr<CLI::App> app_;
+};
+
+[[nodiscard]] bool is_flag(const CLI::Option& option);
+[[nodiscard]] bool takes_several(const CLI::Option& option);
+
+/// @p own, and of @p defaults what these do not set. One of do_sample and greedy sets both.
+[[nodiscard]] std::vector<WrittenOption> overridden(std::span<const WrittenOption> defaults,
+                                                    std::vector<WrittenOption> own);

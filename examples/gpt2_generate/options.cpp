@@ -39,6 +39,7 @@ Examples:
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
+  gpt2-generate --jobs prompts.jsonl --output texts.jsonl --max-new-tokens 50
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
@@ -205,6 +206,58 @@ void add_output(CLI::App& app, Options& o) {
         ->group(group);
 }
 
+/// What makes no sense beside many prompts is excluded.
+void add_jobs(CLI::App& app, Options& o) {
+    const std::string group = "Many prompts (lines of JSON in and out; docs/jobs.md)";
+    CLI::Option* const jobs =
+        app.add_option("--jobs", o.jobs,
+                       "Write a text for each line of this file, an object with \"prompt\" and, by their\n"
+                       "names, options of its own; - is standard input. Several at once: --batch-size\n"
+                       "(default 8)")
+            ->type_name("FILE")
+            ->group(group);
+    app.add_option("--output", o.output,
+                   "Where the lines with the texts go (default: standard output). If the file has some\n"
+                   "of them, what is missing is added")
+        ->type_name("FILE")
+        ->group(group)
+        ->needs(jobs);
+    app.add_flag("--overwrite", o.overwrite, "Begin that file anew")->group(group)->needs(jobs);
+    for (const char* const name : {"prompt",
+                                   "--prompt-file",
+                                   "--interactive",
+                                   "--load-session",
+                                   "--save-session",
+                                   "--n",
+                                   "--verify",
+                                   "--num-return-sequences",
+                                   "--length",
+                                   "--model-name",
+                                   "--models-dir",
+                                   "--unconditional",
+                                   "--prompt-lookup-num-tokens",
+                                   "--assistant-model",
+                                   "--echo",
+                                   "--json",
+                                   "--show-probabilities",
+                                   "--attention-html",
+                                   "--stats",
+                                   "--screen-head"}) {
+        jobs->excludes(name);
+    }
+}
+
+/// The options of generation are those that each line may have.
+void complete_jobs(const CLI::App& app, Options& o) {
+    o.written = GenerationApp().written_in(app);
+    if (app.count("--batch-size") == 0) {
+        o.batch_size = 8;
+    }
+    if (o.batch_size < 1) {
+        throw UsageError("--batch-size is " + std::to_string(o.batch_size) + ", expected 1 or more");
+    }
+}
+
 void add_machine(CLI::App& app, Options& o) {
     const std::string group = "Machine";
     const std::map<std::string, std::string> kv_names{{"auto", "auto"},
@@ -299,7 +352,9 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError("--n is " + std::to_string(*o.n) + ", expected " + std::to_string(least) +
                          " or more");
     }
-    if (o.batch_size < 1 || o.n.value_or(1) % o.batch_size != 0) {
+    if (o.jobs) {
+        complete_jobs(app, o);
+    } else if (o.batch_size < 1 || o.n.value_or(1) % o.batch_size != 0) {
         throw UsageError("--batch-size is " + std::to_string(o.batch_size) +
                          ", expected a number that divides --n, " + std::to_string(o.n.value_or(1)));
     }
@@ -323,7 +378,7 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
                          " needs a prompt on the command line or in a file, but prompts are asked for");
     }
-    if (g.num_return_sequences > 1 || g.num_beams > 1 || o.batch_size > 1) {
+    if (!o.jobs && (g.num_return_sequences > 1 || g.num_beams > 1 || o.batch_size > 1)) {
         for (const char* const name : {"--screen-head", "--load-session", "--save-session",
                                        "--attention-html", "--show-probabilities"}) {
             if (app.count(name) > 0) {
@@ -374,6 +429,7 @@ std::optional<Options> parse(int argc, char** argv) {
     add_speculation(app, o);
     add_output(app, o);
     add_machine(app, o);
+    add_jobs(app, o);
     try {
         app.parse(with_dashes(argc, argv));
     } catch (const CLI::Success& asked) {

@@ -25,7 +25,11 @@ struct Options : GenerationOptions {
     std::optional<std::int64_t> threads;
     std::vector<std::size_t> processors; ///< one thread on each; empty: wherever the system puts them
     std::optional<std::int64_t> n;       ///< texts; 0: without end
-    std::int64_t batch_size = 1;         ///< how many of them at once
+    std::int64_t batch_size = 1;         ///< how many of them, or of the jobs, at once
+    std::optional<std::string> jobs;     ///< file of prompts; "-" is standard input
+    std::string output = "-";            ///< of their texts; "-" is standard output
+    bool overwrite = false;              ///< that file
+    std::vector<WrittenOption> written;  ///< with jobs: the options of generation, which hold for all of them
     bool original = false;      ///< as the scripts of openai/gpt-2, since one of their options is given
     bool unconditional = false; ///< no prompt
     std::string models_dir;     ///< of the original's options; they become `model`
