@@ -396,9 +396,10 @@ private:
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.
-int converse(Writer& writer, bool original) {
-    LineReader lines =
-        original ? LineReader("Model prompt >>> ", stdout, true) : LineReader("> ", stderr, false);
+int converse(Writer& writer, const Options& options) {
+    const bool original = options.original;
+    LineReader lines(original ? "Model prompt >>> " : "> ", original ? stdout : stderr, original,
+                     !options.no_history);
     while (const std::optional<std::string> line = lines.next()) {
         if (original && line->empty()) {
             print("Prompt should not be empty!\n");
@@ -434,7 +435,7 @@ int run(int argc, char** argv) {
         return status;
     }
     if (options->interactive) {
-        const int status = converse(writer, options->original);
+        const int status = converse(writer, *options);
         writer.write_profile();
         return status;
     }

@@ -66,6 +66,9 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
+    app.add_flag("--no-history", o.no_history,
+                 "Do not keep them for the arrow keys of the next run (at a terminal, in\n"
+                 "~/.local/state/gpt2/history)");
     app.add_option("--load-session", o.load_session,
                    "Go on from a session that --save-session wrote, with the same model;\nthe prompt, which "
                    "may be empty, comes after it")
@@ -373,6 +376,9 @@ void complete(const CLI::App& app, Options& o) {
     if (o.save_session && o.n.value_or(1) != 1) {
         throw UsageError("--n is " + std::to_string(*o.n) +
                          ", expected 1 with --save-session, which writes one session");
+    }
+    if (o.no_history && !o.interactive) {
+        throw UsageError("--no-history is set but has no effect: no prompts are asked for");
     }
     if (o.interactive && (o.save_session || o.load_session)) { // as the original's scripts are
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +

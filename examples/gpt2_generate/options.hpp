@@ -38,6 +38,7 @@ struct Options : GenerationOptions {
     std::optional<std::filesystem::path> load_session; ///< file to go on from
     std::optional<std::filesystem::path> save_session; ///< file to write
     bool interactive = false;
+    bool no_history = false;
     bool echo = false;
     bool json = false;
     bool stats = false;
