@@ -343,32 +343,31 @@ std::vector<WrittenOption> GenerationApp::written_in(const CLI::App& app) const 
     return out;
 }
 
+std::vector<WrittenOption> GenerationApp::overridden(std::span<const WrittenOption> defaults,
+                                                     std::vector<WrittenOption> own) const {
+    for (WrittenOption& option : own) {
+        if (option.is_off && option.name == "do-sample") {
+            option = {"greedy", {}};
+        }
+    }
+    std::vector<WrittenOption> out;
+    for (const WrittenOption& option : defaults) {
+        const auto& excluded = app_->get_option("--" + option.name)->get_excludes();
+        if (std::ranges::none_of(own, [&](const WrittenOption& other) {
+                return other.name == option.name ||
+                       (!other.is_off && excluded.contains(app_->get_option("--" + other.name)));
+            })) {
+            out.push_back(option);
+        }
+    }
+    out.insert(out.end(), own.begin(), own.end());
+    return out;
+}
+
 bool is_flag(const CLI::Option& option) {
     return option.get_items_expected_max() == 0;
 }
 
 bool takes_several(const CLI::Option& option) {
     return option.get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll;
-}
-
-std::vector<WrittenOption> overridden(std::span<const WrittenOption> defaults,
-                                      std::vector<WrittenOption> own) {
-    const auto opposite = [](const WrittenOption& option) {
-        return option.name == "greedy" ? "do-sample" : option.name == "do-sample" ? "greedy" : "";
-    };
-    std::vector<WrittenOption> out;
-    for (const WrittenOption& option : defaults) {
-        if (std::ranges::none_of(own, [&](const WrittenOption& other) {
-                return other.name == option.name || other.name == opposite(option);
-            })) {
-            out.push_back(option);
-        }
-    }
-    for (WrittenOption& option : own) {
-        if (option.is_off && *opposite(option) != '\0') {
-            option = {opposite(option), {}};
-        }
-        out.push_back(std::move(option));
-    }
-    return out;
 }

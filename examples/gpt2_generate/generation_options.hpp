@@ -63,6 +63,10 @@ public:
     /// Those that another command line has.
     [[nodiscard]] std::vector<WrittenOption> written_in(const CLI::App& app) const;
 
+    /// @p own, and of @p defaults what is not the same and not excluded by them.
+    [[nodiscard]] std::vector<WrittenOption> overridden(std::span<const WrittenOption> defaults,
+                                                        std::vector<WrittenOption> own) const;
+
 private:
     GenerationOptions options_;
     std::unique_ptr<CLI::App> app_;
@@ -70,7 +74,3 @@ private:
 
 [[nodiscard]] bool is_flag(const CLI::Option& option);
 [[nodiscard]] bool takes_several(const CLI::Option& option);
-
-/// @p own, and of @p defaults what these do not set. One of do_sample and greedy sets both.
-[[nodiscard]] std::vector<WrittenOption> overridden(std::span<const WrittenOption> defaults,
-                                                    std::vector<WrittenOption> own);

@@ -144,5 +144,5 @@ std::vector<WrittenOption> JobReader::options(const JsonObject& object) const {
         }
         own.push_back(written(object, key, value, *option));
     }
-    return overridden(defaults_, std::move(own));
+    return known_.overridden(defaults_, std::move(own));
 }
