@@ -255,7 +255,7 @@ private:
                           .interrupted =
                               signal != 0 && results[i].finish_reason == gpt2::FinishReason::cancelled,
                           .result = std::move(results[i]),
-                          .scored_prompt = std::span(tokens).last(results[i].prompt_logprobs.size())};
+                          .context = tokens};
             if (options_.echo) {
                 print(prompt);
             }
@@ -329,7 +329,7 @@ private:
         }
         sample.prompt_was_read = known == tokens.size();
         session.truncate(std::min(known, tokens.size() - 1));
-        sample.scored_prompt = tokens.subspan(session.position());
+        sample.context = tokens;
         config_.sample = config_.do_sample ? number : 0;
         if (options_.echo) {
             print(prompt);

@@ -392,7 +392,7 @@ contains "--logprobs" "$out" "8 tokens, log p -"
 run --greedy --max-new-tokens 2 --top-logprobs 3 --prompt-logprobs "$prompt"
 contains "--prompt-logprobs" "$out" $'The prompt:\n   id  log p  token\n'
 contains "--prompt-logprobs, the first token" "$out" '     -  "There"'
-equal "lines of --top-logprobs and --prompt-logprobs" "$(grep -c '  of ".*", ".*", "' out.txt)" 8 # 7 + 2 - the first
+equal "lines of --top-logprobs and --prompt-logprobs" "$(grep -c '  of ".*, ".*, "' out.txt)" 10 # 9 + 2 - the first
 prompt_logprobs=$(sed -n '/^The prompt/,/^The text/p' out.txt)
 run --seed 1 --n 2 --max-new-tokens 1 --top-logprobs 3 --prompt-logprobs "$prompt"
 equal "--prompt-logprobs of each text" "$(sed -n '/^The prompt/,/^The text/p' out.txt)" "$prompt_logprobs
@@ -401,7 +401,7 @@ run --greedy --max-new-tokens 1 --json --top-logprobs 2 --prompt-logprobs "$prom
 contains "--json --top-logprobs" "$out" '"top_logprobs":[[{"id":'
 contains "--json --prompt-logprobs" "$out" '"prompt_logprobs":[null,-'
 run --seed 3 --num-return-sequences 2 --max-new-tokens 1 --prompt-logprobs "$prompt"
-equal "--prompt-logprobs of several texts" "$(grep -c '^The prompt' out.txt)" 2
+equal "--prompt-logprobs of several texts" "$(grep -c '^The prompt' out.txt) $(grep -c ' -  "There"' out.txt)" "2 2"
 refused 2 "prompt_logprobs and num_beams" --num-beams 2 --prompt-logprobs "$prompt"
 refused 2 "top_logprobs is -1" --top-logprobs -1 "$prompt"
 run --greedy --max-new-tokens 8 --json --logprobs --stats "$prompt"

@@ -137,8 +137,8 @@ std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer
     const gpt2::GenerationResult& r = sample.result;
     std::string out;
     if (!r.prompt_logprobs.empty()) {
-        out += "The prompt:\n" +
-               table(sample.scored_prompt, r.prompt_logprobs, r.prompt_top_logprobs, tokenizer);
+        out += "The prompt:\n" + table(sample.context.last(r.prompt_logprobs.size()), r.prompt_logprobs,
+                                       r.prompt_top_logprobs, tokenizer);
         if (r.logprobs.empty()) {
             return out;
         }

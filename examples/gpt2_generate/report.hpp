@@ -32,7 +32,7 @@ struct Sample {
     bool interrupted = false;
     bool prompt_was_read = false; ///< for an earlier text, so that its time is not in this one's TTFT
     gpt2::GenerationResult result;
-    std::span<const gpt2::TokenId> scored_prompt{}; ///< what GenerationResult::prompt_logprobs are of
+    std::span<const gpt2::TokenId> context{}; ///< all tokens before the text
 };
 
 /// Several lines for a reader.
