@@ -3,6 +3,7 @@
 #include "common/line_reader.hpp"
 #include "common/terminal.hpp"
 #include "gpt2_generate/attention_page.hpp"
+#include "gpt2_generate/jobs.hpp"
 #include "gpt2_generate/options.hpp"
 #include "gpt2_generate/report.hpp"
 
@@ -165,10 +166,7 @@ public:
 
     /// @returns 0, or the signal that ended it early
     int write(std::string_view prompt) {
-        gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
-        if (options_.kv_dtype != "auto") {
-            how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
-        }
+        gpt2::SessionOptions how = session_options();
         std::shared_ptr<gpt2::Recorder> recorder;
         if (options_.attention_page) {
             recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.attention = true});
@@ -177,6 +175,7 @@ public:
         gpt2::Session session = options_.load_session
                                     ? gpt2::Session::restore(model_, *options_.load_session, how)
                                     : gpt2::Session(model_, how);
+        loaded_ = session.position();
         const std::vector<gpt2::TokenId> tokens = context(session, prompt);
         if (options_.attention_page) {
             require_page(tokens.size());
@@ -213,8 +212,26 @@ public:
         return 0;
     }
 
+    /// The texts of --jobs. @returns the status of the program
+    [[nodiscard]] int write_jobs() const {
+        const JobsOutcome outcome = run_jobs(options_, model_, session_options());
+        if (outcome.n_failed > 0) {
+            std::cerr << "gpt2-generate: error: " << outcome.n_failed << " of " << outcome.n_jobs
+                      << " jobs failed; their lines say why in \"error\"\n";
+        }
+        return outcome.signal != 0 ? signalled + outcome.signal : outcome.n_failed > 0 ? failure : success;
+    }
+
 private:
     using Clock = std::chrono::steady_clock;
+
+    [[nodiscard]] gpt2::SessionOptions session_options() const {
+        gpt2::SessionOptions how{.pool = pool_, .kv_dtype = {}, .profile = profile_};
+        if (options_.kv_dtype != "auto") {
+            how.kv_dtype = options_.kv_dtype == "float16" ? gpt2::KvDtype::float16 : gpt2::KvDtype::float32;
+        }
+        return how;
+    }
 
     /// Texts at once, each printed when all are complete.
     /// @param first  number of the first among all @p n
@@ -237,7 +254,8 @@ private:
                           .number = config_.sample + (has_beams ? 0 : i),
                           .interrupted =
                               signal != 0 && results[i].finish_reason == gpt2::FinishReason::cancelled,
-                          .result = std::move(results[i])};
+                          .result = std::move(results[i]),
+                          .context = tokens};
             if (options_.echo) {
                 print(prompt);
             }
@@ -305,9 +323,13 @@ private:
         // but for the last token, whose logits are needed.
         const auto held = session.tokens();
         const auto same = std::mismatch(tokens.begin(), tokens.end(), held.begin(), held.end()).first;
-        const auto known = static_cast<std::size_t>(same - tokens.begin());
+        auto known = static_cast<std::size_t>(same - tokens.begin());
+        if (config_.prompt_logprobs) { // all that the user gave, each time
+            known = options_.load_session ? std::min(known, loaded_) : 0;
+        }
         sample.prompt_was_read = known == tokens.size();
         session.truncate(std::min(known, tokens.size() - 1));
+        sample.context = tokens;
         config_.sample = config_.do_sample ? number : 0;
         if (options_.echo) {
             print(prompt);
@@ -355,7 +377,7 @@ private:
         if (options_.show_probabilities) {
             std::cerr << colours_text();
         }
-        if (options_.logprobs) {
+        if (options_.logprobs || config_.top_logprobs > 0 || config_.prompt_logprobs) {
             print(logprobs_text(sample, model_.tokenizer()));
         }
         if (options_.stats) {
@@ -369,13 +391,15 @@ private:
     gpt2::Gpt2Model model_;
     gpt2::GenerationConfig config_;
     Machine machine_;
+    std::size_t loaded_ = 0;                 ///< tokens of the session before the prompt
     std::shared_ptr<gpt2::Profile> profile_; ///< of all texts; null if nobody wants it
 };
 
 /// Prompts line by line. At a terminal an interrupt ends the text, not the conversation.
-int converse(Writer& writer, bool original) {
-    LineReader lines =
-        original ? LineReader("Model prompt >>> ", stdout, true) : LineReader("> ", stderr, false);
+int converse(Writer& writer, const Options& options) {
+    const bool original = options.original;
+    LineReader lines(original ? "Model prompt >>> " : "> ", original ? stdout : stderr, original,
+                     !options.no_history);
     while (const std::optional<std::string> line = lines.next()) {
         if (original && line->empty()) {
             print("Prompt should not be empty!\n");
@@ -397,15 +421,21 @@ int run(int argc, char** argv) {
     if (!options) {
         return success;
     }
-    const bool without = options->interactive || options->verify || options->unconditional;
+    const bool without =
+        options->interactive || options->verify || options->unconditional || options->jobs.has_value();
     const std::string prompt = without ? std::string() : prompt_from(*options);
     Writer writer(*options, options->model ? *options->model : find_model());
     if (options->verify) {
         writer.verify();
         return success;
     }
+    if (options->jobs) {
+        const int status = writer.write_jobs();
+        writer.write_profile();
+        return status;
+    }
     if (options->interactive) {
-        const int status = converse(writer, options->original);
+        const int status = converse(writer, *options);
         writer.write_profile();
         return status;
     }

@@ -326,7 +326,7 @@ TEST_CASE("what makes no sense is refused by name, before any work") {
     refused(prompts(), {.do_sample = true, .temperature = 0.0f, .num_return_sequences = 2},
             "num_return_sequences is 2, expected 1 while num_beams is 1 and temperature is 0: all texts "
             "would be the same");
-    refused({{1, 2}, {}}, {}, "prompts[1] is empty, expected at least one token");
+    refused({{1, 2}, {}}, {}, "prompts[1]: expected at least one token, found none");
     refused({{1}, {1, 259}}, {}, "token 259: expected an id below 259");
     refused(
         {{1}, {1, 2}}, {.forced_bos_token_id = 3},
@@ -348,4 +348,62 @@ TEST_CASE("what makes no sense is refused by name, before any work") {
                                 "Gpt2Model::generate_batch() returns several";
     CHECK_THROWS_WITH_AS((void)model().generate("a", several), message, OptionError);
     CHECK_THROWS_WITH_AS((void)Session(model()).generate(prompts()[0], several), message, OptionError);
+}
+
+TEST_CASE("requests with options of their own: each text is the one that it would be alone") {
+    std::vector<gpt2::BatchRequest> requests;
+    for (const std::vector<TokenId>& prompt : prompts()) {
+        for (const std::uint64_t seed : {1u, 2u}) {
+            requests.push_back({prompt, drawing()});
+            requests.back().config.seed = seed;
+        }
+    }
+    requests[0].config = {.max_new_tokens = 30, .logprobs = true, .ignore_eos = true};
+    requests[1].config.num_return_sequences = 3;
+    requests[2].config.guidance_scale = 1.5f;
+    requests[3].config.repetition_penalty = 1.4f;
+    requests[4].config = {.max_new_tokens = 120, .logprobs = true, .overflow = gpt2::Overflow::truncate_left};
+    requests[5].config.max_new_tokens = 0;
+    requests[6].config.prompt_logprobs = true;
+    requests[7].config.num_return_sequences = 2;
+    requests[7].config.guidance_scale = 0.5f;
+    const std::vector<GenerationResult> found = model().generate_batch(requests);
+    std::size_t i = 0;
+    for (const gpt2::BatchRequest& request : requests) {
+        for (std::int64_t k = 0; k < request.config.num_return_sequences; ++k, ++i) {
+            GenerationConfig alone = request.config;
+            alone.num_return_sequences = 1;
+            alone.sample += static_cast<std::uint64_t>(k);
+            CAPTURE(i);
+            REQUIRE(i < found.size());
+            check_same(found[i], Session(model()).generate(request.prompt, alone));
+        }
+    }
+    CHECK(i == found.size());
+    CHECK(model().generate_batch(std::vector<gpt2::BatchRequest>()).empty());
+}
+
+TEST_CASE("requests: a fresh seed for each, and what is refused") {
+    std::vector<gpt2::BatchRequest> requests(3, {{1, 2, 3}, drawing()});
+    for (gpt2::BatchRequest& request : requests) {
+        request.config.seed.reset();
+    }
+    const auto found = model().generate_batch(requests);
+    CHECK(found[0].seed != found[1].seed);
+    CHECK(found[0].tokens != found[1].tokens);
+    const auto refused = [&](const auto& change, std::initializer_list<std::string_view> parts) {
+        auto changed = requests;
+        change(changed[1]);
+        check_throws<OptionError>([&] { (void)model().generate_batch(changed); }, parts);
+    };
+    using Request = gpt2::BatchRequest;
+    refused([](Request& r) { r.prompt.clear(); }, {"requests[1]", "at least one token"});
+    refused([](Request& r) { r.config.temperature = -1.0f; }, {"requests[1]", "temperature is -1"});
+    refused([](Request& r) { r.config = {.num_beams = 2}; }, {"requests[1]", "num_beams is 2, expected 1"});
+    refused([](Request& r) { r.config.max_time = 1e6; }, {"requests[1]", "max_time and cancellation"});
+    refused([](Request& r) { r.config.prompt_lookup_num_tokens = 2; },
+            {"requests[1]", "prompt_lookup_num_tokens"});
+    requests[2].prompt = test::some_tokens(140, 256);
+    check_throws<ContextError>([&] { (void)model().generate_batch(requests); },
+                               {"requests[2]", "140 tokens"});
 }

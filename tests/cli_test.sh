@@ -12,6 +12,7 @@ tests=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
+export XDG_STATE_HOME="$work/state"
 
 prompt="There was once a poor woodcutter who"
 failed=0
@@ -388,6 +389,21 @@ equal "status of a page that cannot be written" "$status" 1
 contains "a page that cannot be written" "$err" "cannot write"
 run --greedy --max-new-tokens 8 --logprobs "$prompt"
 contains "--logprobs" "$out" "8 tokens, log p -"
+run --greedy --max-new-tokens 2 --top-logprobs 3 --prompt-logprobs "$prompt"
+contains "--prompt-logprobs" "$out" $'The prompt:\n   id  log p  token\n'
+contains "--prompt-logprobs, the first token" "$out" '     -  "There"'
+equal "lines of --top-logprobs and --prompt-logprobs" "$(grep -c '  of ".*, ".*, "' out.txt)" 10 # 9 + 2 - the first
+prompt_logprobs=$(sed -n '/^The prompt/,/^The text/p' out.txt)
+run --seed 1 --n 2 --max-new-tokens 1 --top-logprobs 3 --prompt-logprobs "$prompt"
+equal "--prompt-logprobs of each text" "$(sed -n '/^The prompt/,/^The text/p' out.txt)" "$prompt_logprobs
+$prompt_logprobs"
+run --greedy --max-new-tokens 1 --json --top-logprobs 2 --prompt-logprobs "$prompt"
+contains "--json --top-logprobs" "$out" '"top_logprobs":[[{"id":'
+contains "--json --prompt-logprobs" "$out" '"prompt_logprobs":[null,-'
+run --seed 3 --num-return-sequences 2 --max-new-tokens 1 --prompt-logprobs "$prompt"
+equal "--prompt-logprobs of several texts" "$(grep -c '^The prompt' out.txt) $(grep -c ' -  "There"' out.txt)" "2 2"
+refused 2 "prompt_logprobs and num_beams" --num-beams 2 --prompt-logprobs "$prompt"
+refused 2 "top_logprobs is -1" --top-logprobs -1 "$prompt"
 run --greedy --max-new-tokens 8 --json --logprobs --stats "$prompt"
 contains "--json --logprobs" "$out" '"logprobs":[-'
 contains "--json --stats" "$out" '"ttft_s":'
@@ -466,6 +482,10 @@ checks=$((checks + 1))
 "$program" --models_dir folder --model_name 345M x 2>err.txt && fail "a model that is not there was found"
 contains "a model that is not there" "$(cat err.txt)" "found neither folder/345M nor folder/345M.safetensors"
 
+checks=$((checks + 1))
+[ ! -e "$XDG_STATE_HOME" ] || fail "a history was kept although nobody is at a terminal"
+refused 2 "--no-history is set but has no effect" --no-history "$prompt"
+
 # --- at a terminal
 at_terminal() { python3 -B "$tests/at_terminal.py" "$@"; }
 found=$(at_terminal "> " "$prompt" -- "$program" --model "$model" -i --seed 42 --max-new-tokens 24)
@@ -474,6 +494,32 @@ contains "text at a terminal" "$found" "$text"
 if ldd "$program" 2>/dev/null | grep -q libedit; then
     found=$(at_terminal "> " "$prompt" $'\e[A' -- "$program" --model "$model" -i --seed 42 --max-new-tokens 24)
     equal "texts of a line and of the line before" "$(grep -c -F "${text##*$'\n'}" <<<"$found")" 2
+    history=$XDG_STATE_HOME/gpt2/history
+    equal "history" "$(cat "$history")" "$prompt"
+    equal "who may read the history" "$(stat -c %a "$history")" 600
+    ask() { at_terminal "> " "$@" -- "$program" --model "$model" -i --seed 42 --max-new-tokens 24 $more; }
+    more=
+    contains "text of a line of an earlier run" "$(ask $'\e[A')" "$text"
+    equal "history after the same line" "$(cat "$history")" "$prompt"
+    ask "" "another" >/dev/null
+    equal "history after another line" "$(cat "$history")" "$prompt"$'\nanother'
+    more=--no-history
+    contains "text without a history" "$(ask "$prompt")" "$text"
+    equal "history that was not wanted" "$(cat "$history")" "$prompt"$'\nanother'
+    more=
+    seq -s $'\n' 1500 >"$history" # its last line is torn
+    chmod 644 "$history"
+    ask "last" >/dev/null
+    equal "lines of a long history" "$(wc -l <"$history")" 1001
+    equal "end of a long history" "$(tail -n 2 "$history")" $'1500\nlast'
+    equal "who may read a long history" "$(stat -c %a "$history")" 600
+    rm -r "$XDG_STATE_HOME"
+    touch "$XDG_STATE_HOME" # where a folder should be
+    found=$(ask "$prompt")
+    equal "status without a place for the history" $? 0
+    contains "text without a place for the history" "$found" "$text"
+    contains "message without a place for the history" "$found" "cannot write the history"
+    rm "$XDG_STATE_HOME"
 fi
 
 # --- the model is found from where one is

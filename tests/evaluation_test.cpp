@@ -180,17 +180,17 @@ TEST_CASE("rows that cannot be compared") {
 
 TEST_CASE("the most likely tokens: the lower id on ties, all when there are few") {
     const std::vector<float> logits{1.0f, 7.0f, 3.0f, 7.0f, 3.0f, -1.0f, 3.0f};
-    CHECK(evaluation::most_likely(logits, 5) == std::vector<TokenId>{1, 3, 2, 4, 6});
-    CHECK(evaluation::most_likely(logits, 1) == std::vector<TokenId>{1});
-    CHECK(evaluation::most_likely(logits, 0).empty());
-    CHECK(evaluation::most_likely(std::span(logits).first(2), 5) == std::vector<TokenId>{1, 0});
+    CHECK(gpt2::most_likely(logits, 5) == std::vector<TokenId>{1, 3, 2, 4, 6});
+    CHECK(gpt2::most_likely(logits, 1) == std::vector<TokenId>{1});
+    CHECK(gpt2::most_likely(logits, 0).empty());
+    CHECK(gpt2::most_likely(std::span(logits).first(2), 5) == std::vector<TokenId>{1, 0});
     const std::vector<float> many = random_logits(3000, 5);
     std::vector<TokenId> ids(many.size());
     std::iota(ids.begin(), ids.end(), 0);
     std::ranges::stable_sort(ids, std::greater<>(),
                              [&](TokenId id) { return many[static_cast<std::size_t>(id)]; });
     ids.resize(20);
-    CHECK(evaluation::most_likely(many, 20) == ids);
+    CHECK(gpt2::most_likely(many, 20) == ids);
 }
 
 TEST_CASE("details of a token: rank by ties, entropy, the most likely") {

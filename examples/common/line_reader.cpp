@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "line_reader.hpp"
 
+#include "line_history.hpp"
 #include "terminal.hpp"
 
 #include <cerrno>
@@ -13,10 +14,9 @@
 #include <clocale>
 #include <cstdlib>
 #include <editline/readline.h>
-#include <memory>
 #endif
 
-LineReader::LineReader(std::string question, std::FILE* where, bool always)
+LineReader::LineReader(std::string question, std::FILE* where, bool always, [[maybe_unused]] bool keep)
     : question_(std::move(question)), where_(where), terminal_(standard_input_is_terminal()),
       asks_(always || terminal_) {
 #if defined(GPT2_LIBEDIT)
@@ -24,9 +24,15 @@ LineReader::LineReader(std::string question, std::FILE* where, bool always)
         std::setlocale(LC_CTYPE, ""); // which bytes are one character to edit
         rl_outstream = where_;
         using_history();
+        history_ = std::make_unique<LineHistory>(keep ? default_history_file() : std::filesystem::path());
+        for (const std::string& line : history_->lines()) {
+            add_history(line.c_str());
+        }
     }
 #endif
 }
+
+LineReader::~LineReader() = default;
 
 std::optional<std::string> LineReader::next() {
 #if defined(GPT2_LIBEDIT)
@@ -38,6 +44,7 @@ std::optional<std::string> LineReader::next() {
         }
         if (*line != '\0') {
             add_history(line.get());
+            history_->add(line.get());
         }
         return line.get();
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "compare_texts.hpp"
 
+#include "../common/progress.hpp"
 #include "format.hpp"
-#include "progress.hpp"
 
 #include <gpt2/error.hpp>
 

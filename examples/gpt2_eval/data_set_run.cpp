@@ -2,11 +2,11 @@
 #include "data_set_run.hpp"
 
 #include "../common/command_line.hpp"
+#include "../common/progress.hpp"
 #include "../common/terminal.hpp"
 #include "../common/usage_error.hpp"
 #include "command.hpp"
 #include "format.hpp"
-#include "progress.hpp"
 
 #include <gpt2/error.hpp>
 #include <gpt2/io/mapped_file.hpp>

@@ -1,20 +1,14 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "../common/format.hpp"
+
 #include <gpt2/evaluation/statistics.hpp>
 
-#include <cstdio>
 #include <string>
 
 /// @file
-/// Numbers as text.
-
-/// As printf, at most 511 bytes.
-template <class... Values> [[nodiscard]] std::string format(const char* pattern, Values... values) {
-    char line[512];
-    std::snprintf(line, sizeof line, pattern, values...);
-    return line;
-}
+/// Estimates as text.
 
 /// "39.23 ± 0.45".
 [[nodiscard]] inline std::string with_error(const gpt2::evaluation::Estimate& x, int digits) {

@@ -3,57 +3,27 @@
 
 #include "../common/terminal.hpp"
 
-#include <gpt2/error.hpp>
+#include <cstddef>
+#include <span>
 
-#include <ios>
-#include <system_error>
-
-Output::Output(const std::optional<std::filesystem::path>& path) : path_(path) {
-    if (path_) {
-        part_ = *path_;
-        part_ += ".part";
-        file_.open(part_, std::ios::binary | std::ios::trunc);
-        if (!file_) {
-            fail();
-        }
-    }
-}
-
-Output::~Output() {
-    if (file_.is_open()) {
-        file_.close();
-        std::error_code ignored;
-        std::filesystem::remove(part_, ignored);
+Output::Output(const std::optional<std::filesystem::path>& path) {
+    if (path) {
+        file_.emplace(*path);
     }
 }
 
 void Output::write(std::string_view text) {
-    if (!path_) {
+    if (file_) {
+        file_->write(std::as_bytes(std::span(text)));
+    } else {
         print(text);
-        return;
-    }
-    file_.write(text.data(), static_cast<std::streamsize>(text.size()));
-    if (!file_) {
-        fail();
     }
 }
 
 void Output::finish() {
-    if (!path_) {
-        return;
-    }
-    file_.close();
-    std::error_code error;
     if (file_) {
-        std::filesystem::rename(part_, *path_, error);
+        file_->finish();
     }
-    if (!file_ || error) {
-        fail();
-    }
-}
-
-void Output::fail() const {
-    throw gpt2::FileError("cannot write " + gpt2::detail::quoted(path_->string(), 4096));
 }
 
 void replace_file(const std::filesystem::path& path, std::string_view contents) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include <gpt2/io/output_file.hpp>
+
 #include <filesystem>
-#include <fstream>
 #include <optional>
 #include <string_view>
 
@@ -13,21 +14,14 @@
 class Output {
 public:
     /// @param path  none: standard output
-    /// @throws gpt2::FileError naming it, if it cannot be written
+    /// @throws gpt2::FileError naming it, if it cannot be written, as do the others
     explicit Output(const std::optional<std::filesystem::path>& path);
-    ~Output();
-    Output(const Output&) = delete;
-    Output& operator=(const Output&) = delete;
 
     void write(std::string_view text);
     void finish();
 
 private:
-    [[noreturn]] void fail() const;
-
-    std::optional<std::filesystem::path> path_;
-    std::filesystem::path part_;
-    std::ofstream file_;
+    std::optional<gpt2::detail::OutputFile> file_;
 };
 
 /// Writes a file in one step: whoever reads it finds the old contents or the new.

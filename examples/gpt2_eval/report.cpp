@@ -2,13 +2,13 @@
 #include "report.hpp"
 
 #include "../common/command_line.hpp"
+#include "../common/progress.hpp"
 #include "../common/terminal.hpp"
 #include "../common/usage_error.hpp"
 #include "command.hpp"
 #include "compare_texts.hpp"
 #include "format.hpp"
 #include "output.hpp"
-#include "progress.hpp"
 #include "report_round.hpp"
 
 #include <gpt2/error.hpp>

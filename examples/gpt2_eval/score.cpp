@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include "../common/command_line.hpp"
+#include "../common/progress.hpp"
 #include "../common/terminal.hpp"
 #include "../common/usage_error.hpp"
 #include "command.hpp"
 #include "format.hpp"
 #include "model_spec.hpp"
 #include "output.hpp"
-#include "progress.hpp"
 #include "score_writer.hpp"
 
 #include <gpt2/error.hpp>

@@ -17,8 +17,6 @@
 
 namespace {
 
-constexpr const char* drawing = "Drawing";
-
 constexpr const char* description = "Continues a text with a GPT-2 model.";
 
 constexpr const char* footer = R"(
@@ -41,6 +39,7 @@ Examples:
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
+  gpt2-generate --jobs prompts.jsonl --output texts.jsonl --max-new-tokens 50
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
@@ -67,6 +66,9 @@ void add_input(CLI::App& app, Options& o) {
                  "Ask for prompts, one a line, until end of input (Ctrl-D)")
         ->excludes("prompt")
         ->excludes("--prompt-file");
+    app.add_flag("--no-history", o.no_history,
+                 "Do not keep them for the arrow keys of the next run (at a terminal, in\n"
+                 "~/.local/state/gpt2/history)");
     app.add_option("--load-session", o.load_session,
                    "Go on from a session that --save-session wrote, with the same model;\nthe prompt, which "
                    "may be empty, comes after it")
@@ -95,179 +97,6 @@ void add_input(CLI::App& app, Options& o) {
         ->excludes("--load-session")
         ->excludes("--save-session")
         ->excludes("--interactive");
-}
-
-void add_generation(CLI::App& app, Options& o) {
-    gpt2::GenerationConfig& g = o.generation;
-    const std::string group = "Generation";
-    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
-        return app.add_option(name, target, help)->type_name(type)->group(group);
-    };
-    const auto whole = integer<std::int64_t>();
-    const auto natural = integer<std::uint64_t>();
-    add("--max-new-tokens", g.max_new_tokens, "N", "At most so many new tokens (default 100)")
-        ->transform(whole);
-    add("--min-new-tokens", g.min_new_tokens, "N", "The model does not end the text before N tokens")
-        ->transform(whole);
-    add("--max-time", g.max_time, "SECONDS", "End each text after so many seconds (default: no limit)")
-        ->transform(number());
-    auto* greedy = app.add_flag("--greedy")->description("Always take the most probable token")->group(group);
-    app.add_flag("--do-sample")
-        ->description("Draw tokens at random; the default")
-        ->group(group)
-        ->excludes(greedy);
-    add("--guidance-scale", g.guidance_scale, "G",
-        "Above 1: keep away from how the text would go on after --negative-prompt")
-        ->transform(number());
-    add("--negative-prompt", o.words.negative_prompt, "TEXT",
-        "A text, or ids with commas (default: the last token of the prompt)")
-        ->needs("--guidance-scale");
-    add("-s,--seed", g.seed, "SEED", "The same seed gives the same text, everywhere (default: a new one)")
-        ->excludes(greedy)
-        ->transform(natural);
-    add("--sample", g.sample, "I", "Number of the first text among those of the seed (default 0)")
-        ->excludes(greedy)
-        ->transform(natural);
-    add("--stop", g.stop_strings, "TEXT",
-        "End before this text; may be given several times\n(a line end in bash: --stop $'\\n')")
-        ->allow_extra_args(false)
-        ->take_all();
-    add("--eos-token-id", g.eos_token_id, "ID", "The token that ends the text, instead of the model's")
-        ->transform(integer<gpt2::TokenId>());
-    app.add_flag("--ignore-eos", g.ignore_eos, "Do not end there")->group(group);
-    add("--overflow", o.overflow, "HOW",
-        "A text longer than the context is an error (default), goes on with the last half\nof the context in "
-        "mind (slide), or the prompt loses its begin (truncate_left)")
-        ->transform(choice({{"error", "error"},
-                            {"slide", "slide"},
-                            {"truncate_left", "truncate_left"},
-                            {"truncate-left", "truncate_left"}},
-                           "error, slide or truncate_left"));
-}
-
-/// What only matters when a token is drawn.
-void add_drawing(CLI::App& app, Options& o) {
-    gpt2::GenerationConfig& g = o.generation;
-    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
-        return app.add_option(name, target, help)->type_name(type)->group(drawing)->excludes("--greedy");
-    };
-    const auto real = number();
-    add("--temperature", g.temperature, "T", "Divide the logits by T; below 1 safer, above 1 wilder")
-        ->transform(real);
-    add("--top-k", g.top_k, "K", "Draw from the K most probable tokens; 0: from all")
-        ->transform(integer<std::int64_t>());
-    add("--top-p", g.top_p, "P", "Draw from the most probable tokens that hold the share P, 0 to 1")
-        ->transform(real);
-    add("--min-p", g.min_p, "P", "Draw from tokens at least P times as probable as the first, 0 to 1")
-        ->transform(real);
-    add("--typical-p", g.typical_p, "P", "Draw from the tokens of expected surprise that hold the share P")
-        ->transform(real);
-    add("--epsilon-cutoff", g.epsilon_cutoff, "P", "Draw from tokens at least as probable as P")
-        ->transform(real);
-    add("--eta-cutoff", g.eta_cutoff, "P", "The same, with less than P where many tokens are possible")
-        ->transform(real);
-    add("--top-n-sigma", g.top_n_sigma, "N",
-        "Draw from tokens at most N standard deviations of the logits below the first")
-        ->transform(real);
-    add("--xtc-probability", o.xtc.probability, "P",
-        "With the chance P exclude the most probable tokens (default 0.5 with the next)")
-        ->transform(real);
-    add("--xtc-threshold", o.xtc.threshold, "P", "These are all from P up, but the last (default 0.1)")
-        ->transform(real);
-    app.add_flag("--mirostat")
-        ->description("Choose how many tokens to draw from by the surprise of the text")
-        ->group(drawing)
-        ->excludes("--greedy");
-    add("--mirostat-tau", o.mirostat.tau, "BITS", "Aim at this surprise a token (default 5)")
-        ->transform(real);
-    add("--mirostat-eta", o.mirostat.eta, "RATE", "How fast it is corrected (default 0.1)")->transform(real);
-}
-
-void add_penalties(CLI::App& app, Options& o) {
-    gpt2::GenerationConfig& g = o.generation;
-    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
-        return app.add_option(name, target, help)->type_name(type)->group("Against repetition");
-    };
-    const auto whole = integer<std::int64_t>();
-    const auto real = number();
-    add("--repetition-penalty", g.repetition_penalty, "R",
-        "Make tokens of prompt and text less probable; 1 does nothing")
-        ->transform(real);
-    add("--presence-penalty", g.presence_penalty, "A", "Subtract A from the logits of these tokens")
-        ->transform(real);
-    add("--frequency-penalty", g.frequency_penalty, "A", "Subtract A for each time that they occur")
-        ->transform(real);
-    add("--penalty-last-n", g.penalty_last_n, "N", "These three look at the last N tokens (default: all)")
-        ->transform(whole);
-    add("--no-repeat-ngram-size", g.no_repeat_ngram_size, "N", "No N tokens in a row come a second time")
-        ->transform(whole);
-    add("--dry-multiplier", o.dry.multiplier, "M",
-        "Subtract M * BASE^(L - LENGTH) from what would continue a repetition of\nL >= LENGTH tokens "
-        "(default 0.8 with one of the next)")
-        ->transform(real);
-    add("--dry-base", o.dry.base, "BASE", "(default 1.75)")->transform(real);
-    add("--dry-allowed-length", o.dry.allowed_length, "LENGTH", "(default 2)")->transform(whole);
-    add("--dry-penalty-last-n", o.dry.penalty_last_n, "N", "Look for it in the last N tokens (default: all)")
-        ->transform(whole);
-    add("--dry-sequence-breaker", o.dry_breakers, "TEXT",
-        "No repetition reaches over TEXT; may be given several times\n"
-        "(default: line end, colon, quotation mark and asterisk)")
-        ->allow_extra_args(false)
-        ->take_all();
-}
-
-void add_words(CLI::App& app, Options& o) {
-    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
-        return app.add_option(name, target, help)
-            ->type_name(type)
-            ->group("Tokens of one's choice (TOKEN: its id, or its text; TEXT: any, or ids with commas)");
-    };
-    const auto add_list = [&](const char* name, std::vector<std::string>& list, const char* type,
-                              const char* help) {
-        add(name, list, type, help)->allow_extra_args(false)->take_all();
-    };
-    add_list("--bad-words", o.words.bad_words, "TEXT", "Never write TEXT, nor after a space; repeatable");
-    add_list("--suppress-tokens", o.words.suppress_tokens, "TOKEN", "Never write TOKEN; repeatable");
-    add_list("--begin-suppress-tokens", o.words.begin_suppress_tokens, "TOKEN",
-             "Do not begin with TOKEN; repeatable");
-    add("--forced-bos-token-id", o.words.forced_bos_token, "TOKEN",
-        "Begin with TOKEN, after an empty prompt");
-    add("--forced-eos-token-id", o.words.forced_eos_token, "TOKEN", "The last of --max-new-tokens is TOKEN");
-    add_list("--logit-bias", o.words.logit_bias, "TOKEN=BIAS", "Add BIAS to a logit; repeatable");
-    add_list("--sequence-bias", o.words.sequence_bias, "TEXT=BIAS",
-             "Add BIAS where TEXT may be completed; repeatable");
-    add("--exponential-decay-length-penalty", o.words.exponential_decay, "N,FACTOR",
-        "After N tokens make the end of the text FACTOR times as likely, again and again");
-}
-
-/// As another program does it; what else is given changes it.
-void add_preset(CLI::App& app, Options& o) {
-    const std::string group = "Generation";
-    app.add_option_function<std::string>(
-           "--preset",
-           [&o](const std::string& name) {
-               const std::int64_t n = o.generation.max_new_tokens;
-               o.generation = gpt2::preset(name);
-               o.generation.max_new_tokens = n;
-           },
-           "Choose tokens as another program: openai, huggingface or llama.cpp")
-        ->type_name("NAME")
-        ->group(group);
-    app.add_option_function<std::string>(
-           "--processor-order",
-           [&o](const std::string& list) { o.generation.processor_order = CLI::detail::split(list, ','); },
-           "The order of all that is set, by the names of the options with underscores")
-        ->type_name("NAME,..")
-        ->group(group);
-    app.add_option("--top-k-ties", o.top_k_ties, "What top-k does with equals of the last (default keep)")
-        ->type_name("keep|cut")
-        ->group(group)
-        ->transform(choice({{"keep", "keep"}, {"cut", "cut"}}, "keep or cut"));
-    app.add_option("--top-p-rule", o.top_p_rule,
-                   "Whether top-p takes the token that crosses the share (default reach)")
-        ->type_name("reach|within")
-        ->group(group)
-        ->transform(choice({{"reach", "reach"}, {"within", "within"}}, "reach or within"));
 }
 
 /// As the scripts of https://github.com/openai/gpt-2, interactive_conditional_samples.py and
@@ -327,39 +156,6 @@ void add_original(CLI::App& app, Options& o) {
         ->excludes("--interactive");
 }
 
-/// Several texts at once, and beams.
-void add_sequences(CLI::App& app, Options& o) {
-    gpt2::GenerationConfig& g = o.generation;
-    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
-        return app.add_option(name, target, help)
-            ->type_name(type)
-            ->group("Several texts at once, printed when all are complete");
-    };
-    const auto whole = integer<std::int64_t>();
-    add("--num-return-sequences", g.num_return_sequences, "N",
-        "As --n, in much less time for all of them; with beams the N best")
-        ->transform(whole)
-        ->excludes("--n");
-    add("--num-beams", g.num_beams, "N",
-        "Follow N texts and take the most probable one. Nothing is drawn then, except with\n"
-        "--do-sample or an option of the group Drawing")
-        ->transform(whole)
-        ->excludes("--n");
-    add("--length-penalty", g.length_penalty, "P",
-        "The score is the log-probability / length^P (default 1); more for longer texts")
-        ->transform(number());
-    add("--early-stopping", o.early_stopping, "false|true|never",
-        "With N complete texts, end when a better one is unlikely (false, default), at\n"
-        "once (true), or when none can come (never)")
-        ->transform(
-            choice({{"false", "false"}, {"true", "true"}, {"never", "never"}}, "false, true or never"));
-    add("--num-beam-groups", g.num_beam_groups, "G", "Divide the beams into G groups that differ")
-        ->transform(whole);
-    add("--diversity-penalty", g.diversity_penalty, "D",
-        "Subtract D for each beam of an earlier group that chooses the same token")
-        ->transform(number());
-}
-
 void add_speculation(CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
     const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
@@ -392,7 +188,6 @@ void add_output(CLI::App& app, Options& o) {
     app.add_flag("--json", o.json, "Print one JSON object for each text, on one line, when it is complete")
         ->group(group)
         ->excludes("--echo");
-    app.add_flag("--logprobs", o.logprobs, "Print the log-probability of each token")->group(group);
     app.add_flag("--show-probabilities", o.show_probabilities,
                  "Colour each token by its probability, from green to red")
         ->group(group)
@@ -412,6 +207,58 @@ void add_output(CLI::App& app, Options& o) {
            "Write all of it over time to a file that chrome://tracing\nand https://ui.perfetto.dev show")
         ->type_name("FILE")
         ->group(group);
+}
+
+/// What makes no sense beside many prompts is excluded.
+void add_jobs(CLI::App& app, Options& o) {
+    const std::string group = "Many prompts (lines of JSON in and out; docs/jobs.md)";
+    CLI::Option* const jobs =
+        app.add_option("--jobs", o.jobs,
+                       "Write a text for each line of this file, an object with \"prompt\" and, by their\n"
+                       "names, options of its own; - is standard input. Several at once: --batch-size\n"
+                       "(default 8)")
+            ->type_name("FILE")
+            ->group(group);
+    app.add_option("--output", o.output,
+                   "Where the lines with the texts go (default: standard output). If the file has some\n"
+                   "of them, what is missing is added")
+        ->type_name("FILE")
+        ->group(group)
+        ->needs(jobs);
+    app.add_flag("--overwrite", o.overwrite, "Begin that file anew")->group(group)->needs(jobs);
+    for (const char* const name : {"prompt",
+                                   "--prompt-file",
+                                   "--interactive",
+                                   "--load-session",
+                                   "--save-session",
+                                   "--n",
+                                   "--verify",
+                                   "--num-return-sequences",
+                                   "--length",
+                                   "--model-name",
+                                   "--models-dir",
+                                   "--unconditional",
+                                   "--prompt-lookup-num-tokens",
+                                   "--assistant-model",
+                                   "--echo",
+                                   "--json",
+                                   "--show-probabilities",
+                                   "--attention-html",
+                                   "--stats",
+                                   "--screen-head"}) {
+        jobs->excludes(name);
+    }
+}
+
+/// The options of generation are those that each line may have.
+void complete_jobs(const CLI::App& app, Options& o) {
+    o.written = GenerationApp().written_in(app);
+    if (app.count("--batch-size") == 0) {
+        o.batch_size = 8;
+    }
+    if (o.batch_size < 1) {
+        throw UsageError("--batch-size is " + std::to_string(o.batch_size) + ", expected 1 or more");
+    }
 }
 
 void add_machine(CLI::App& app, Options& o) {
@@ -460,11 +307,6 @@ void add_machine(CLI::App& app, Options& o) {
         ->group(group);
 }
 
-/// Whether one of the options was given.
-bool any_given(const CLI::App& app, std::initializer_list<const char*> names) {
-    return std::any_of(names.begin(), names.end(), [&](const char* name) { return app.count(name) > 0; });
-}
-
 /// A converted file or a Hugging Face directory, where the original has its checkpoint.
 std::filesystem::path original_model(const std::filesystem::path& folder, const std::string& name) {
     const std::filesystem::path path = folder / name;
@@ -476,31 +318,6 @@ std::filesystem::path original_model(const std::filesystem::path& folder, const 
                          "; tools/convert_weights.py makes the latter of an original checkpoint");
     }
     return std::filesystem::exists(file, ignored) ? file : path;
-}
-
-/// Options of several parts.
-void complete_processors(const CLI::App& app, Options& o) {
-    gpt2::GenerationConfig& g = o.generation;
-    if (any_given(app, {"--dry-multiplier", "--dry-base", "--dry-allowed-length", "--dry-penalty-last-n",
-                        "--dry-sequence-breaker"})) {
-        g.dry = o.dry;
-        if (!o.dry_breakers.empty()) {
-            g.dry->sequence_breakers = o.dry_breakers;
-        }
-    }
-    if (any_given(app, {"--xtc-probability", "--xtc-threshold"})) {
-        g.xtc = o.xtc;
-    }
-    if (any_given(app, {"--mirostat", "--mirostat-tau", "--mirostat-eta"})) {
-        g.mirostat = o.mirostat;
-    }
-    if (!o.top_k_ties.empty()) {
-        g.top_k_ties = o.top_k_ties == "cut" ? gpt2::sampling::TopKTies::cut : gpt2::sampling::TopKTies::keep;
-    }
-    if (!o.top_p_rule.empty()) {
-        g.top_p_rule =
-            o.top_p_rule == "within" ? gpt2::sampling::TopPRule::within : gpt2::sampling::TopPRule::reach;
-    }
 }
 
 /// What the original's options mean together.
@@ -529,29 +346,8 @@ void complete_original(const CLI::App& app, Options& o) {
 /// What the options mean together.
 void complete(const CLI::App& app, Options& o) {
     gpt2::GenerationConfig& g = o.generation;
-    g.overflow = o.overflow == "slide"           ? gpt2::Overflow::slide
-                 : o.overflow == "truncate_left" ? gpt2::Overflow::truncate_left
-                                                 : gpt2::Overflow::error;
-    g.do_sample = app.count("--greedy") == 0;
-    g.logprobs = o.logprobs || o.show_probabilities;
-    complete_processors(app, o);
-    if (!o.early_stopping.empty()) {
-        using gpt2::sampling::EarlyStopping;
-        g.early_stopping = o.early_stopping == "true"    ? EarlyStopping::on
-                           : o.early_stopping == "never" ? EarlyStopping::never
-                                                         : EarlyStopping::off;
-    }
-    const auto options =
-        app.get_options([](const CLI::Option* option) { return option->get_group() == drawing; });
-    const bool none_given = std::all_of(options.begin(), options.end(),
-                                        [](const CLI::Option* option) { return option->count() == 0; });
-    if (g.num_beams > 1 && none_given && !any_given(app, {"--do-sample", "--preset"})) {
-        g.do_sample = false;
-    }
-    if (g.do_sample && none_given && app.count("--preset") == 0 && !o.original) {
-        g.temperature = 0.8f;
-        g.top_k = 40;
-    }
+    complete_generation(app, o, o.original);
+    g.logprobs = g.logprobs || o.show_probabilities;
     if (o.original) {
         complete_original(app, o);
     }
@@ -559,7 +355,9 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError("--n is " + std::to_string(*o.n) + ", expected " + std::to_string(least) +
                          " or more");
     }
-    if (o.batch_size < 1 || o.n.value_or(1) % o.batch_size != 0) {
+    if (o.jobs) {
+        complete_jobs(app, o);
+    } else if (o.batch_size < 1 || o.n.value_or(1) % o.batch_size != 0) {
         throw UsageError("--batch-size is " + std::to_string(o.batch_size) +
                          ", expected a number that divides --n, " + std::to_string(o.n.value_or(1)));
     }
@@ -579,11 +377,14 @@ void complete(const CLI::App& app, Options& o) {
         throw UsageError("--n is " + std::to_string(*o.n) +
                          ", expected 1 with --save-session, which writes one session");
     }
+    if (o.no_history && !o.interactive) {
+        throw UsageError("--no-history is set but has no effect: no prompts are asked for");
+    }
     if (o.interactive && (o.save_session || o.load_session)) { // as the original's scripts are
         throw UsageError(std::string(o.save_session ? "--save-session" : "--load-session") +
                          " needs a prompt on the command line or in a file, but prompts are asked for");
     }
-    if (g.num_return_sequences > 1 || g.num_beams > 1 || o.batch_size > 1) {
+    if (!o.jobs && (g.num_return_sequences > 1 || g.num_beams > 1 || o.batch_size > 1)) {
         for (const char* const name : {"--screen-head", "--load-session", "--save-session",
                                        "--attention-html", "--show-probabilities"}) {
             if (app.count(name) > 0) {
@@ -618,7 +419,6 @@ void complete(const CLI::App& app, Options& o) {
 
 std::optional<Options> parse(int argc, char** argv) {
     Options o;
-    o.generation.max_new_tokens = 100;
     CLI::App app(description, "gpt2-generate");
     app.footer(footer);
     app.set_version_flag("--version", std::string("gpt2-generate ") + gpt2::version_string);
@@ -628,16 +428,14 @@ std::optional<Options> parse(int argc, char** argv) {
     add_input(app, o);
     add_preset(app, o); // first: what comes after it is set after it
     add_original(app, o);
-    add_generation(app, o);
-    app.get_option("--preset")->excludes("--greedy");
+    add_generation_options(app, o);
     app.get_option("--length")->excludes("--max-new-tokens");
-    add_drawing(app, o);
-    add_penalties(app, o);
-    add_words(app, o);
-    add_sequences(app, o);
+    app.get_option("--num-return-sequences")->excludes("--n");
+    app.get_option("--num-beams")->excludes("--n");
     add_speculation(app, o);
     add_output(app, o);
     add_machine(app, o);
+    add_jobs(app, o);
     try {
         app.parse(with_dashes(argc, argv));
     } catch (const CLI::Success& asked) {

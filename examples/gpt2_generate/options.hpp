@@ -2,9 +2,7 @@
 #pragma once
 
 #include "../common/usage_error.hpp"
-#include "words.hpp"
-
-#include <gpt2/generation_config.hpp>
+#include "generation_options.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +14,7 @@
 /// @file
 /// The command line of gpt2-generate.
 
-struct Options {
+struct Options : GenerationOptions {
     std::optional<std::string> prompt;      ///< as an argument
     std::optional<std::string> prompt_file; ///< "-" is standard input
     std::optional<std::filesystem::path> model;
@@ -27,36 +25,29 @@ struct Options {
     std::optional<std::int64_t> threads;
     std::vector<std::size_t> processors; ///< one thread on each; empty: wherever the system puts them
     std::optional<std::int64_t> n;       ///< texts; 0: without end
-    std::int64_t batch_size = 1;         ///< how many of them at once
+    std::int64_t batch_size = 1;         ///< how many of them, or of the jobs, at once
+    std::optional<std::string> jobs;     ///< file of prompts; "-" is standard input
+    std::string output = "-";            ///< of their texts; "-" is standard output
+    bool overwrite = false;              ///< that file
+    std::vector<WrittenOption> written;  ///< with jobs: the options of generation, which hold for all of them
     bool original = false;      ///< as the scripts of openai/gpt-2, since one of their options is given
     bool unconditional = false; ///< no prompt
     std::string models_dir;     ///< of the original's options; they become `model`
     std::string model_name;
     std::optional<std::int64_t> length; ///< max_new_tokens; none with `original`: by the context
-    std::string overflow = "error";     ///< slide or truncate_left
     std::optional<std::filesystem::path> load_session; ///< file to go on from
     std::optional<std::filesystem::path> save_session; ///< file to write
     bool interactive = false;
+    bool no_history = false;
     bool echo = false;
     bool json = false;
     bool stats = false;
     bool verify = false;                                 ///< and no text
     bool huge_pages = false;                             ///< Residency::huge_pages
-    bool logprobs = false;                               ///< a table of them
     bool show_probabilities = false;                     ///< in colours
     std::optional<std::filesystem::path> attention_page; ///< file to write
     bool profile = false;
     std::optional<std::filesystem::path> profile_trace; ///< file to write
-    gpt2::GenerationConfig generation;
-    // Parts of it that count if one of their options was given.
-    gpt2::sampling::Dry dry;
-    std::vector<std::string> dry_breakers; ///< instead of its own
-    gpt2::sampling::Xtc xtc;
-    gpt2::sampling::Mirostat mirostat;
-    std::string top_k_ties;     ///< keep, cut or, if it was not given, empty
-    std::string top_p_rule;     ///< reach, within or empty
-    std::string early_stopping; ///< false, true, never or empty
-    Words words;                ///< what of it needs a tokenizer
     std::optional<std::filesystem::path> assistant_model;
     std::string assistant_weights; ///< of that model, as weights
     std::optional<std::int64_t> num_assistant_tokens;

@@ -1,21 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "report.hpp"
 
+#include "../common/format.hpp"
 #include "../common/terminal.hpp"
+#include "result_json.hpp"
 
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <span>
+#include <vector>
 
 namespace {
-
-template <class... Values> std::string format(const char* pattern, Values... values) {
-    char line[256];
-    std::snprintf(line, sizeof line, pattern, values...);
-    return line;
-}
 
 std::string_view finish_reason(const Sample& sample) {
     return sample.interrupted ? std::string_view("interrupted")
@@ -49,6 +46,33 @@ std::string speculation_text(const gpt2::GenerationResult& r) {
     return format("accepted   %zu of %zu proposed tokens (%.1f %%), %.2f tokens for each of %zu passes\n",
                   s.accepted, s.proposed, share * 100.0,
                   static_cast<double>(r.tokens.size() - 1) / static_cast<double>(s.passes), s.passes);
+}
+
+/// Tokens, each with its log-probability, if these are known, and those of the most probable in its place.
+std::string table(std::span<const gpt2::TokenId> tokens, std::span<const float> logprobs,
+                  std::span<const std::vector<gpt2::TokenLogprob>> top, const gpt2::Tokenizer& tokenizer) {
+    const auto text_of = [&](gpt2::TokenId id) { return gpt2::detail::quoted(tokenizer.token_bytes(id)); };
+    std::string out = "   id  log p  token\n";
+    double sum = 0.0;
+    std::size_t n = 0;
+    for (std::size_t i = 0; i < logprobs.size(); ++i) {
+        const auto logprob = static_cast<double>(logprobs[i]);
+        const bool is_known = !std::isnan(logprob); // else nothing is before it
+        sum += is_known ? logprob : 0.0;
+        n += is_known ? 1 : 0;
+        out += format("%5d ", tokens[i]) + (is_known ? format("%6.2f  ", logprob) : "     -  ") +
+               text_of(tokens[i]);
+        for (std::size_t k = 0; i < top.size() && k < top[i].size(); ++k) {
+            out += (k == 0 ? "  of " : ", ") + text_of(top[i][k].id) +
+                   format(" %.2f", static_cast<double>(top[i][k].logprob));
+        }
+        out += "\n";
+    }
+    if (n > 0) {
+        out += format("%zu tokens, log p %.2f, perplexity %.2f\n", n, sum,
+                      std::exp(-sum / static_cast<double>(n)));
+    }
+    return out;
 }
 
 double per_second(double seconds) {
@@ -110,42 +134,24 @@ std::string colours_text() {
 }
 
 std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer) {
-    std::string out = "   id  log p  token\n";
-    double sum = 0.0;
-    for (std::size_t i = 0; i < sample.result.tokens.size(); ++i) {
-        const gpt2::TokenId id = sample.result.tokens[i];
-        const auto logprob = static_cast<double>(sample.result.logprobs[i]);
-        sum += logprob;
-        out += format("%5d %6.2f  ", id, logprob) + gpt2::detail::quoted(tokenizer.token_bytes(id)) + "\n";
+    const gpt2::GenerationResult& r = sample.result;
+    std::string out;
+    if (!r.prompt_logprobs.empty()) {
+        out += "The prompt:\n" + table(sample.context.last(r.prompt_logprobs.size()), r.prompt_logprobs,
+                                       r.prompt_top_logprobs, tokenizer);
+        if (r.logprobs.empty()) {
+            return out;
+        }
+        out += "The text:\n";
     }
-    if (const std::size_t n = sample.result.tokens.size(); n > 0) {
-        out += format("%zu tokens, log p %.2f, perplexity %.2f\n", n, sum,
-                      std::exp(-sum / static_cast<double>(n)));
-    }
-    return out;
+    return out + table(r.tokens, r.logprobs, r.top_logprobs, tokenizer);
 }
 
 std::string json_line(const Machine& machine, const Sample& sample, bool with_stats) {
     const gpt2::GenerationResult& r = sample.result;
     nlohmann::ordered_json line;
     line["prompt"] = sample.prompt;
-    line["text"] = r.text;
-    line["finish_reason"] = finish_reason(sample);
-    if (!r.stop_string.empty()) {
-        line["stop_string"] = r.stop_string;
-    }
-    line["prompt_tokens"] = sample.prompt_tokens;
-    line["tokens"] = r.tokens;
-    if (!r.logprobs.empty()) {
-        line["logprobs"] = r.logprobs;
-    }
-    if (r.seed) {
-        line["seed"] = *r.seed;
-        line["sample"] = sample.number;
-    }
-    if (r.score) {
-        line["score"] = *r.score;
-    }
+    add_result(line, r, finish_reason(sample), sample.prompt_tokens, sample.number);
     if (with_stats) {
         const double tpot = r.tpot.count();
         line["stats"] = {{"model", machine.model},
@@ -174,5 +180,5 @@ std::string json_line(const Machine& machine, const Sample& sample, bool with_st
                                           {"all_panels", r.screening.all}};
         }
     }
-    return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return to_line(line);
 }

@@ -4,6 +4,8 @@
 #include <gpt2/generation.hpp>
 
 #include <cstddef>
+#include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -30,12 +32,13 @@ struct Sample {
     bool interrupted = false;
     bool prompt_was_read = false; ///< for an earlier text, so that its time is not in this one's TTFT
     gpt2::GenerationResult result;
+    std::span<const gpt2::TokenId> context{}; ///< all tokens before the text
 };
 
 /// Several lines for a reader.
 [[nodiscard]] std::string stats_text(const Machine& machine, const Sample& sample);
 
-/// A table of tokens and their log-probabilities.
+/// A table of tokens and their log-probabilities, and one of the prompt's.
 [[nodiscard]] std::string logprobs_text(const Sample& sample, const gpt2::Tokenizer& tokenizer);
 
 /// A text in the colour of its probability, for a terminal.

@@ -9,6 +9,7 @@
 #include "gpt2/profile.hpp"
 #include "gpt2/random.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/session_score.hpp"
 #include "gpt2/speculation/speculator.hpp"
 
 #include <algorithm>
@@ -16,6 +17,7 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,6 +30,12 @@ namespace gpt2 {
 /// go on. What it throws ends them all and reaches the caller.
 /// @param index  of the text among the results
 using BatchCallback = std::function<Flow(std::size_t index, const GeneratedToken& token)>;
+
+/// A prompt with options of its own.
+struct BatchRequest {
+    std::vector<TokenId> prompt;
+    GenerationConfig config{};
+};
 
 namespace detail {
 
@@ -79,25 +87,14 @@ private:
     return out;
 }
 
-/// Checks options and prompts. @returns the options, with a seed if tokens are drawn
-/// @throws OptionError as validate(), or for an empty prompt; ContextError for the first that is too long
-[[nodiscard]] inline GenerationConfig prepare_batch(std::span<const std::vector<TokenId>> prompts,
-                                                    GenerationConfig config, const Config& model) {
+/// Checks options. @returns them, with a seed if tokens are drawn
+/// @throws OptionError as validate(), ContextError for the negative prompt
+[[nodiscard]] inline GenerationConfig prepare_options(GenerationConfig config, const Config& model) {
     validate(config, model);
     if (speculates(config)) {
         throw OptionError(
             concat(config.assistant_model ? "assistant_model" : "prompt_lookup_num_tokens",
                    " is set but has no effect on several texts at once: their rows fill the pass"));
-    }
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-        if (prompts[i].empty()) {
-            throw OptionError(concat("prompts[", i, "] is empty, expected at least one token"));
-        }
-        try {
-            require_room(prompts[i].size(), config, model);
-        } catch (const ContextError& e) {
-            throw ContextError(concat("prompts[", i, "]: ", e.what()));
-        }
     }
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
         require_room(std::max<std::size_t>(config.negative_prompt_ids.size(), 1), config, model);
@@ -108,16 +105,70 @@ private:
     return config;
 }
 
-/// What the texts begin after: the prompts, or with Overflow::truncate_left their ends.
-[[nodiscard]] inline std::vector<std::vector<TokenId>>
-contexts_of(std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
-            std::size_t n_positions) {
-    std::vector<std::vector<TokenId>> contexts;
-    for (const std::vector<TokenId>& prompt : prompts) {
-        const std::span<const TokenId> context = context_of(prompt, config, n_positions);
-        contexts.emplace_back(context.begin(), context.end());
+/// Calls @p part; what it throws names element @p i of the argument @p name.
+template <class Part> auto naming(std::string_view name, std::size_t i, Part&& part) {
+    const auto named = [&](const Error& e) { return concat(name, '[', i, "]: ", e.what()); };
+    try {
+        return std::forward<Part>(part)();
+    } catch (const ContextError& e) {
+        throw ContextError(named(e));
+    } catch (const OptionError& e) {
+        throw OptionError(named(e));
     }
-    return contexts;
+}
+
+/// What a text begins after: the prompt, or with Overflow::truncate_left its end.
+/// @throws OptionError for an empty prompt; ContextError for one that is too long
+[[nodiscard]] inline std::vector<TokenId>
+prepare_prompt(std::span<const TokenId> prompt, const GenerationConfig& config, const Config& model) {
+    if (prompt.empty()) {
+        throw OptionError("expected at least one token, found none");
+    }
+    require_room(prompt.size(), config, model);
+    require_whole_prompt(prompt.size(), model.n_positions, config);
+    const std::span<const TokenId> context = context_of(prompt, config, model.n_positions);
+    return {context.begin(), context.end()};
+}
+
+/// Checks options and prompts. @returns one request for each prompt, all with the same seed
+/// @throws OptionError as prepare_options(), or naming the first prompt that is empty; ContextError naming
+///         the first that is too long
+[[nodiscard]] inline std::vector<BatchRequest> prepare_batch(std::span<const std::vector<TokenId>> prompts,
+                                                             const GenerationConfig& config,
+                                                             const Config& model) {
+    const GenerationConfig prepared = prepare_options(config, model);
+    std::vector<BatchRequest> requests;
+    for (std::size_t i = 0; i < prompts.size(); ++i) {
+        requests.push_back(
+            {naming("prompts", i, [&] { return prepare_prompt(prompts[i], prepared, model); }), prepared});
+    }
+    return requests;
+}
+
+/// The same for requests, each with a seed of its own.
+/// @throws OptionError for one with beams, or that something else shall end than the first
+[[nodiscard]] inline std::vector<BatchRequest> prepare_batch(std::span<const BatchRequest> given,
+                                                             const Config& model) {
+    std::vector<BatchRequest> requests;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+        naming("requests", i, [&] {
+            const GenerationConfig& config = given[i].config;
+            if (config.num_beams != 1) {
+                throw OptionError(concat("num_beams is ", config.num_beams,
+                                         ", expected 1: a search has one set of options"));
+            }
+            if (config.max_time != given[0].config.max_time ||
+                !(config.cancellation == given[0].config.cancellation)) {
+                throw OptionError(
+                    "expected max_time and cancellation of requests[0], found others: what ends "
+                    "a pass ends all of its texts");
+            }
+            GenerationConfig prepared = prepare_options(config, model);
+            std::vector<TokenId> prompt = prepare_prompt(given[i].prompt, prepared, model);
+            requests.push_back({std::move(prompt), std::move(prepared)});
+        });
+    }
+    return requests;
 }
 
 /// What tells @p callback of the tokens of text number @p index.
@@ -129,23 +180,19 @@ contexts_of(std::span<const std::vector<TokenId>> prompts, const GenerationConfi
 /// The texts of some prompts, until all are complete. One row of a forward pass for each that goes on.
 class BatchGeneration {
 public:
-    /// @param empty   a session without tokens, as those of the texts shall be
-    /// @param config  of prepare_batch()
+    /// @param empty  a session without tokens, as those of the texts shall be
     BatchGeneration(const ModelState& model, const Session& empty, Profile* profile,
-                    const GenerationConfig& config, const Interrupt& interrupt, const BatchCallback& callback)
-        : model_(model), empty_(empty), profile_(profile), config_(config), interrupt_(interrupt),
-          callback_(callback), n_samples_(static_cast<std::size_t>(config.num_return_sequences)),
-          is_guided_(sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {}
+                    const Interrupt& interrupt, const BatchCallback& callback)
+        : model_(model), empty_(empty), profile_(profile), interrupt_(interrupt), callback_(callback) {}
 
-    [[nodiscard]] std::vector<GenerationResult> write(std::span<const std::vector<TokenId>> prompts) && {
-        for (const std::vector<TokenId>& prompt : prompts) {
-            for (std::size_t k = 0; k < n_samples_; ++k) {
-                begin(prompt, k);
-            }
+    /// @param requests  of prepare_batch()
+    [[nodiscard]] std::vector<GenerationResult> write(std::span<const BatchRequest> requests) && {
+        for (const BatchRequest& request : requests) {
+            begin(request);
         }
         results_.resize(texts_.size());
         BatchPass pass(model_.transformer.config.n_positions);
-        std::optional<InterruptCause> interrupted = read(prompts, pass);
+        std::optional<InterruptCause> interrupted = read(requests, pass);
         while (!interrupted) {
             choose(pass);
             if (pass.empty()) {
@@ -165,15 +212,21 @@ public:
 private:
     struct Text {
         Generation generation;
+        std::size_t first;                 ///< number of the first text of its prompt
         std::optional<Session> session{};  ///< until the text is complete
         std::optional<Session> unguided{}; ///< after the negative prompt; with guidance_scale only
         bool is_complete = false;
     };
 
-    void begin(std::span<const TokenId> prompt, std::size_t k) {
-        texts_.push_back({Generation(model_.transformer.config, model_.tokenizer, model_.kernels->exp_shifted,
-                                     config_of_sample(config_, k), callback_of(callback_, texts_.size()),
-                                     prompt, prompt.size())});
+    void begin(const BatchRequest& request) {
+        const std::size_t first = texts_.size();
+        for (std::size_t k = 0; k < static_cast<std::size_t>(request.config.num_return_sequences); ++k) {
+            texts_.push_back(
+                {Generation(model_.transformer.config, model_.tokenizer, model_.kernels->exp_shifted,
+                            config_of_sample(request.config, k), callback_of(callback_, texts_.size()),
+                            request.prompt, request.prompt.size()),
+                 first});
+        }
     }
 
     void complete(std::size_t i) {
@@ -183,29 +236,51 @@ private:
         texts_[i].is_complete = true;
     }
 
+    /// Reads a prompt for prompt_logprobs, which need the logits of all rows: on its own, to bound the
+    /// memory.
+    void read_scored(const BatchRequest& request, std::span<Text> texts) {
+        const TokenLogprobs scored = texts.front().session->read_prompt(
+            request.prompt, request.prompt.size(), request.config.top_logprobs, interrupt_);
+        for (Text& text : texts) {
+            text.generation.take_prompt(scored);
+        }
+    }
+
     /// Reads all prompts in one pass, each for the first of its texts; the others get copies.
     /// @returns as BatchPass::run
-    [[nodiscard]] std::optional<InterruptCause> read(std::span<const std::vector<TokenId>> prompts,
+    [[nodiscard]] std::optional<InterruptCause> read(std::span<const BatchRequest> requests,
                                                      BatchPass& pass) {
-        for (std::size_t i = 0; i < prompts.size(); ++i) {
-            Text& first = texts_[i * n_samples_];
-            pass.add(first.session.emplace(empty_.fork()), prompts[i]);
-            if (is_guided_) {
-                const std::span<const TokenId> negative(config_.negative_prompt_ids);
+        std::span<Text> left = texts_;
+        for (const BatchRequest& request : requests) {
+            const auto texts = left.first(static_cast<std::size_t>(request.config.num_return_sequences));
+            left = left.subspan(texts.size());
+            Text& first = texts.front();
+            first.session.emplace(empty_.fork());
+            if (request.config.prompt_logprobs) {
+                try {
+                    read_scored(request, texts);
+                } catch (const Interrupted& interrupted) {
+                    return interrupted.cause();
+                }
+            } else {
+                pass.add(*first.session, request.prompt);
+            }
+            if (sampling::is_set(request.config, sampling::ProcessorKind::guidance_scale)) {
+                const std::span<const TokenId> negative(request.config.negative_prompt_ids);
                 pass.add(first.unguided.emplace(empty_.fork()),
                          negative.empty()
-                             ? std::span(prompts[i]).last(1)
-                             : context_of(negative, config_, model_.transformer.config.n_positions));
+                             ? std::span(request.prompt).last(1)
+                             : context_of(negative, request.config, model_.transformer.config.n_positions));
             }
         }
         if (const auto interrupted = pass.run(interrupt_)) {
             return interrupted;
         }
         for (std::size_t i = 0; i < texts_.size(); ++i) {
-            const Text& first = texts_[i - i % n_samples_];
+            const Text& first = texts_[texts_[i].first];
             if (&first != &texts_[i]) {
                 texts_[i].session.emplace(first.session->fork());
-                if (is_guided_) {
+                if (first.unguided) {
                     texts_[i].unguided.emplace(first.unguided->fork());
                 }
             }
@@ -222,14 +297,14 @@ private:
                 continue;
             }
             const auto token = text.generation.step(text.session->logits()[0].flat(), false,
-                                                    is_guided_ ? text.unguided->logits()[0].flat()
-                                                               : std::span<const float>());
+                                                    text.unguided ? text.unguided->logits()[0].flat()
+                                                                  : std::span<const float>());
             if (!token) {
                 complete(i);
                 continue;
             }
             pass.add(*text.session, {&*token, 1});
-            if (is_guided_) {
+            if (text.unguided) {
                 pass.add(*text.unguided, {&*token, 1});
             }
         }
@@ -238,31 +313,45 @@ private:
     const ModelState& model_;
     const Session& empty_;
     Profile* profile_;
-    const GenerationConfig& config_;
     const Interrupt& interrupt_;
     const BatchCallback& callback_;
-    std::size_t n_samples_;
-    bool is_guided_;
     std::vector<Text> texts_; ///< those of a prompt side by side
     std::vector<GenerationResult> results_;
 };
 
+/// @param requests  of prepare_batch()
+GPT2_HEAVY [[nodiscard]] std::vector<GenerationResult> write_batch(const ModelState& model,
+                                                                   const Session& empty, Profile* profile,
+                                                                   std::span<const BatchRequest> requests,
+                                                                   const Interrupt& interrupt,
+                                                                   const BatchCallback& callback) {
+    return BatchGeneration(model, empty, profile, interrupt, callback).write(requests);
+}
+
 /// See Gpt2Model::generate_batch.
-GPT2_HEAVY [[nodiscard]] std::vector<GenerationResult>
+[[nodiscard]] inline std::vector<GenerationResult>
 generate_batch(const ModelState& model, const Session& empty, Profile* profile,
                std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
                const BatchCallback& callback) {
     const Interrupt interrupt = interrupt_of(config);
-    const GenerationConfig prepared = prepare_batch(prompts, config, model.transformer.config);
-    return BatchGeneration(model, empty, profile, prepared, interrupt, callback)
-        .write(contexts_of(prompts, config, model.transformer.config.n_positions));
+    return write_batch(model, empty, profile, prepare_batch(prompts, config, model.transformer.config),
+                       interrupt, callback);
+}
+
+/// The same for requests.
+[[nodiscard]] inline std::vector<GenerationResult> generate_batch(const ModelState& model,
+                                                                  const Session& empty, Profile* profile,
+                                                                  std::span<const BatchRequest> requests,
+                                                                  const BatchCallback& callback) {
+    const Interrupt interrupt = requests.empty() ? Interrupt() : interrupt_of(requests.front().config);
+    return write_batch(model, empty, profile, prepare_batch(requests, model.transformer.config), interrupt,
+                       callback);
 }
 
 #if defined(GPT2_COMPILED)
-GPT2_INSTANCE std::vector<GenerationResult> generate_batch<void>(const ModelState&, const Session&, Profile*,
-                                                                 std::span<const std::vector<TokenId>>,
-                                                                 const GenerationConfig&,
-                                                                 const BatchCallback&);
+GPT2_INSTANCE std::vector<GenerationResult> write_batch<void>(const ModelState&, const Session&, Profile*,
+                                                              std::span<const BatchRequest>, const Interrupt&,
+                                                              const BatchCallback&);
 #endif
 
 } // namespace detail

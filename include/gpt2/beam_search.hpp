@@ -246,13 +246,12 @@ search_beams(const ModelState& model, const Session& empty, Profile* profile,
              std::span<const std::vector<TokenId>> prompts, const GenerationConfig& config,
              const BatchCallback& callback) {
     const Interrupt interrupt = interrupt_of(config);
-    const GenerationConfig prepared = prepare_batch(prompts, config, model.transformer.config);
-    const std::vector<std::vector<TokenId>> contexts =
-        contexts_of(prompts, config, model.transformer.config.n_positions);
+    const std::vector<BatchRequest> requests = prepare_batch(prompts, config, model.transformer.config);
     const auto n_texts = static_cast<std::size_t>(config.num_return_sequences);
     std::vector<BeamSearch> searches;
-    for (std::size_t i = 0; i < prompts.size(); ++i) {
-        searches.emplace_back(model, empty.fork(), prepared, contexts[i], callback, i * n_texts);
+    for (std::size_t i = 0; i < requests.size(); ++i) {
+        searches.emplace_back(model, empty.fork(), requests[i].config, requests[i].prompt, callback,
+                              i * n_texts);
     }
     std::vector<GenerationResult> results(prompts.size() * n_texts);
     BatchPass pass(model.transformer.config.n_positions);

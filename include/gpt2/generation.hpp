@@ -9,6 +9,7 @@
 #include "gpt2/sampler.hpp"
 #include "gpt2/sampling/dry_breakers.hpp"
 #include "gpt2/text_stream.hpp"
+#include "gpt2/token_logprobs.hpp"
 #include "gpt2/tokenizer.hpp"
 
 #include <algorithm>
@@ -69,6 +70,7 @@ struct GeneratedToken {
     std::string_view bytes;       ///< of this token alone; empty for the EOS that ends the text
     std::size_t index;            ///< 0 for the first new token
     std::optional<float> logprob; ///< when asked for
+    std::span<const TokenLogprob> top_logprobs = {}; ///< as in GenerationResult, at this place
 };
 
 /// Called after each token, in the thread that generates. What it throws ends the generation and
@@ -118,6 +120,16 @@ struct GenerationResult {
     /// Of beam search: the sum of the log-probabilities after the processors / length^length_penalty.
     std::optional<double> score;
     Speculation speculation; ///< what became of proposals
+
+    /// With GenerationConfig::top_logprobs n: the n tokens to which the model itself, before any processor,
+    /// gave most probability at each place, the most probable first, the lower id on ties; as many lists as
+    /// tokens. Where a token is one of them, it has the number that is in logprobs.
+    std::vector<std::vector<TokenLogprob>> top_logprobs;
+    /// With GenerationConfig::prompt_logprobs: that of each token of this call's prompt, given all before it,
+    /// what the session held included, as Session::score has it: NaN for a token at position 0. As many as
+    /// prompt_tokens; none if the text ended while the prompt was read.
+    std::vector<float> prompt_logprobs;
+    std::vector<std::vector<TokenLogprob>> prompt_top_logprobs; ///< the same as top_logprobs; with both
 };
 
 namespace detail {
@@ -170,8 +182,8 @@ public:
     Generation(const Config& model, const Tokenizer& tokenizer, ExpShifted exp, GenerationConfig config,
                StreamCallback callback, std::span<const TokenId> context, std::size_t n_prompt)
         : start_(Clock::now()), config_(checked(std::move(config), model)), tokenizer_(tokenizer),
-          callback_(std::move(callback)), exp_(exp), vocab_size_(model.vocab_size),
-          eos_(detail::eos_of(config_, model)),
+          callback_(std::move(callback)), vocab_size_(model.vocab_size), eos_(detail::eos_of(config_, model)),
+          logprobs_(exp, tokenizer_.size(), config_.top_logprobs),
           sampler_(config_, detail::vocabulary_of(config_, vocab_size_, eos_, tokenizer_), exp),
           stream_(config_.stop_strings) {
         if (!sampler_.greedy()) {
@@ -198,7 +210,7 @@ public:
     /// What of the next logits decides a token; nothing if all of them are needed. Good until the next
     /// step().
     [[nodiscard]] std::optional<Candidates> candidates() const noexcept {
-        return config_.logprobs ? std::nullopt : sampler_.candidates();
+        return wants_logprobs() ? std::nullopt : sampler_.candidates();
     }
 
     /// Chooses a token and calls the callback.
@@ -213,7 +225,7 @@ public:
             return std::nullopt;
         }
         TokenId token = 0;
-        std::optional<float> logprob;
+        LogprobReader::Place place;
         {
             const FloatingPointScope scope;
             if (logits.size() != vocab_size_) {
@@ -230,11 +242,11 @@ public:
                 result_.seed && config_.xtc ? second_uniform(*result_.seed, sample, draw) : 0.0;
             token = sampler_.next(logits.first(known), u, u_xtc,
                                   unguided.first(std::min(known, unguided.size())));
-            if (config_.logprobs) {
-                logprob = static_cast<float>(log_softmax(logits, token, exp_, scratch_));
+            if (wants_logprobs()) {
+                place = logprobs_.read(logits, token);
             }
         }
-        accept(token, logprob);
+        accept(token, std::move(place));
         return done_ ? std::nullopt : std::optional(token);
     }
 
@@ -258,8 +270,12 @@ public:
     /// Takes a token that somebody else chose, and calls the callback.
     /// @param logprob  for GenerationResult::logprobs, if these are asked for
     /// @pre  not done()
-    void take(TokenId token, float logprob) {
-        accept(token, config_.logprobs ? std::optional(logprob) : std::nullopt);
+    void take(TokenId token, float logprob) { accept(token, {logprob, {}}); }
+
+    /// Takes what GenerationResult::prompt_logprobs shall be.
+    void take_prompt(TokenLogprobs prompt) noexcept {
+        result_.prompt_logprobs = std::move(prompt.logprobs);
+        result_.prompt_top_logprobs = std::move(prompt.top_logprobs);
     }
 
     /// The result. Before done() it is that of a text which the caller ended, as a callback would have.
@@ -293,15 +309,24 @@ private:
         result_.finish_reason = reason;
     }
 
-    void accept(TokenId token, std::optional<float> logprob) {
+    [[nodiscard]] bool wants_logprobs() const noexcept {
+        return config_.logprobs || config_.top_logprobs > 0;
+    }
+
+    void accept(TokenId token, LogprobReader::Place place) {
         const bool is_eos = eos_ == token;
         const std::string_view bytes = is_eos ? std::string_view() : tokenizer_.token_bytes(token);
         const std::size_t index = result_.tokens.size();
         sampler_.accept(token);
         result_.tokens.push_back(token);
         result_.bytes += bytes;
-        if (logprob) {
-            result_.logprobs.push_back(*logprob);
+        std::optional<float> logprob;
+        if (config_.logprobs) {
+            logprob = result_.logprobs.emplace_back(place.logprob);
+        }
+        std::span<const TokenLogprob> top;
+        if (config_.top_logprobs > 0) {
+            top = result_.top_logprobs.emplace_back(std::move(place.top));
         }
         std::string text = stream_.push(bytes);
         if (is_eos) {
@@ -317,7 +342,7 @@ private:
         result_.text += text;
         last_ = Clock::now();
         first_ = index == 0 ? last_ : first_;
-        if (callback_ && callback_({token, text, bytes, index, logprob}) == Flow::stop && !done_) {
+        if (callback_ && callback_({token, text, bytes, index, logprob, top}) == Flow::stop && !done_) {
             end(FinishReason::callback);
         }
     }
@@ -328,13 +353,12 @@ private:
     GenerationConfig config_;
     Tokenizer tokenizer_;
     StreamCallback callback_;
-    ExpShifted exp_;
     std::size_t vocab_size_;
     std::optional<TokenId> eos_;
+    LogprobReader logprobs_;
     Sampler sampler_;
     TextStream stream_;
     GenerationResult result_;
-    std::vector<float> scratch_;
     bool done_ = false;
 };
 

@@ -295,6 +295,9 @@ inline void validate(const GenerationConfig& config, const Config& model) {
         throw OptionError(
             concat("max_time is ", *config.max_time, ", expected a number of seconds, 0 or more"));
     }
+    if (config.top_logprobs < 0) {
+        throw OptionError(concat("top_logprobs is ", config.top_logprobs, ", expected 0 or more"));
+    }
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
     detail::validate_sequences(config);

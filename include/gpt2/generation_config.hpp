@@ -157,6 +157,11 @@ struct GenerationConfig {
     std::shared_ptr<const Drafter> assistant_model{};
     /// How many tokens it proposes at most for one pass. Without a value 5.
     std::optional<std::int64_t> num_assistant_tokens{};
+
+    /// Above 0: so many of the most probable tokens at each place, with their log-probabilities.
+    std::int64_t top_logprobs = 0;
+    /// Compute the log-probability of each token of the prompt, and with top_logprobs what was more probable.
+    bool prompt_logprobs = false;
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

@@ -208,8 +208,31 @@ private:
 
 } // namespace detail
 
-/// log softmax(logits)[token] = x - m - log(sum of e^(x_i - m)), m the largest logit. The exponentials
-/// are floats from @p exp, everything else is double: the result is good to about 3e-7.
+/// The log-probabilities of a row of logits: x - m - log(sum of e^(x_i - m)), m the largest logit. The
+/// exponentials are floats from the kernel, everything else is double: they are good to about 3e-7.
+class LogSoftmax {
+public:
+    /// @param logits  [V], finite; good as long as this is used
+    /// @param scratch [V], gets the exponentials; no part of the logits
+    /// @throws NumericError if a logit is not finite
+    LogSoftmax(std::span<const float> logits, ExpShifted exp, std::span<float> scratch) : logits_(logits) {
+        detail::require_finite(logits);
+        const float largest = detail::max_of(logits);
+        largest_ = static_cast<double>(largest);
+        log_sum_ = detail::log_sum(logits, largest, exp, scratch.data());
+    }
+
+    [[nodiscard]] double operator[](std::size_t token) const noexcept {
+        return static_cast<double>(logits_[token]) - largest_ - log_sum_;
+    }
+
+private:
+    std::span<const float> logits_;
+    double largest_;
+    double log_sum_;
+};
+
+/// LogSoftmax of one token.
 /// @param logits  [V], finite
 /// @param exp     see ExpShifted
 /// @param scratch resized to V; pass the same one again to avoid allocations
@@ -219,24 +242,41 @@ private:
     if (token < 0 || static_cast<std::size_t>(token) >= logits.size()) {
         throw OptionError(detail::concat("token ", token, ": expected an id below ", logits.size()));
     }
-    detail::require_finite(logits);
-    const float largest = detail::max_of(logits);
     scratch.resize(logits.size());
-    const double x =
-        static_cast<double>(logits[static_cast<std::size_t>(token)]) - static_cast<double>(largest);
-    return x - detail::log_sum(logits, largest, exp, scratch.data());
+    return LogSoftmax(logits, exp, scratch)[static_cast<std::size_t>(token)];
 }
 
-/// out[i] = log softmax(logits)[i] for all tokens, each as the function above has it, rounded to float.
+/// LogSoftmax of all tokens, rounded to float.
 /// @param out  [V], no part of the logits
 /// @throws NumericError if a logit is not finite
 inline void log_softmax(std::span<const float> logits, ExpShifted exp, std::span<float> out) {
-    detail::require_finite(logits);
-    const float largest = detail::max_of(logits);
-    const double log_sum = detail::log_sum(logits, largest, exp, out.data());
+    const LogSoftmax log_p(logits, exp, out);
     for (std::size_t i = 0; i < logits.size(); ++i) {
-        out[i] = static_cast<float>(static_cast<double>(logits[i]) - static_cast<double>(largest) - log_sum);
+        out[i] = static_cast<float>(log_p[i]);
     }
+}
+
+/// The k most likely tokens, the most likely first, the lower id on ties; all of them if there are fewer.
+/// @param logits  [V], without NaN
+[[nodiscard]] inline std::vector<TokenId> most_likely(std::span<const float> logits, std::size_t k) {
+    const auto logit = [&](TokenId id) { return logits[static_cast<std::size_t>(id)]; };
+    const auto before = [&](TokenId a, TokenId b) {
+        return logit(a) > logit(b) || (logit(a) == logit(b) && a < b);
+    };
+    std::vector<TokenId> found; // a heap, the last in this order at its front
+    for (std::size_t i = 0; i < logits.size() && k > 0; ++i) {
+        if (found.size() == k) {
+            if (!(logits[i] > logit(found.front()))) {
+                continue;
+            }
+            std::ranges::pop_heap(found, before);
+            found.pop_back();
+        }
+        found.push_back(static_cast<TokenId>(i));
+        std::ranges::push_heap(found, before);
+    }
+    std::ranges::sort_heap(found, before);
+    return found;
 }
 
 } // namespace gpt2

@@ -203,6 +203,21 @@ public:
                    : detail::generate_batch(*state_, empty, profile, prompts, config, callback);
     }
 
+    /// The same for prompts with options of their own: each text is, bit for bit, the one that it would be
+    /// alone. Without a seed each request gets a fresh one. Beams are refused, and max_time and cancellation
+    /// must be the same in all: what ends a pass ends all of its texts.
+    /// @throws as above, naming the request
+    std::vector<GenerationResult> generate_batch(std::span<const BatchRequest> requests,
+                                                 const BatchCallback& callback = {},
+                                                 const SessionOptions& options = {}) const {
+        return detail::generate_batch(*state_, Session(*this, options), options.profile.get(), requests,
+                                      callback);
+    }
+
+    /// What tells models apart, as "12345678-9abcdef0": checksums of the shape and formats, and of the
+    /// weights. Those of a converted file are in it; others are summed up. Defined in session_file.hpp.
+    [[nodiscard]] std::string identity(const std::shared_ptr<ThreadPool>& pool = nullptr) const;
+
 private:
     friend class Session;
 

@@ -77,6 +77,8 @@ inline void validate_beams(const GenerationConfig& config) {
                           "a beam has one sequence, guidance needs two");
     require_without_beams("mirostat", sampling::is_set(config, Kind::mirostat),
                           "it follows the surprise of one text");
+    require_without_beams("top_logprobs", config.top_logprobs > 0, "a search compares whole texts");
+    require_without_beams("prompt_logprobs", config.prompt_logprobs, "a search compares whole texts");
     if (config.max_new_tokens == 0) {
         throw OptionError(
             concat("num_beams is ", config.num_beams, " but has no effect while max_new_tokens is 0"));

@@ -14,26 +14,29 @@
 #include "gpt2/profile.hpp"
 #include "gpt2/speculation/speculator.hpp"
 #include "gpt2/thread_pool.hpp"
+#include "gpt2/token_logprobs.hpp"
 
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
-#include <tuple>
 #include <utility>
 #include <vector>
 
 /// @file
 /// Conversations: what changes while a model runs, and the forward pass over any number of them. How a
-/// session writes a text is in session_generate.hpp, how it goes to a file in session_file.hpp.
+/// session scores tokens is in session_score.hpp, how it writes a text in session_generate.hpp, how it goes
+/// to a file in session_file.hpp.
 
 namespace gpt2 {
 
 class Gpt2Model;
 class Session;
+namespace detail {
+class BatchGeneration;
+}
 
 /// Which rows of logits a forward pass shall leave in a session.
 enum class Logits {
@@ -187,6 +190,7 @@ public:
 
 private:
     friend void forward(std::span<const BatchItem>, const Interrupt&);
+    friend class detail::BatchGeneration;
 
     Session(std::shared_ptr<const detail::ModelState> model, std::shared_ptr<ThreadPool> pool,
             std::shared_ptr<Profile> profile, std::shared_ptr<Observer> observer, KvDtype kv_dtype)
@@ -210,6 +214,16 @@ private:
                                                                          const Interrupt& interrupt);
 
     GPT2_HEAVY std::vector<float> score_tokens(std::span<const TokenId> given);
+
+    /// Appends tokens, all of which there is room for. Whatever it throws, the session is then as before.
+    /// @returns what the model said of them
+    [[nodiscard]] TokenLogprobs read_scored(std::span<const TokenId> tokens, LogprobReader& reader,
+                                            const Interrupt& interrupt);
+
+    /// The same for GenerationResult::prompt_logprobs; leaves the last row of logits.
+    /// @returns what the model said of the last @p n_prompt tokens
+    [[nodiscard]] TokenLogprobs read_prompt(std::span<const TokenId> tokens, std::size_t n_prompt,
+                                            std::int64_t n_top, const Interrupt& interrupt);
 
     GPT2_HEAVY GenerationResult continue_prompt(std::span<const TokenId> prompt,
                                                 const GenerationConfig& config,
@@ -383,55 +397,9 @@ inline void forward(std::span<const BatchItem> items, const Interrupt& interrupt
     }
 }
 
-template <class> std::vector<float> Session::score_tokens(std::span<const TokenId> given) {
-    constexpr std::size_t rows = 64; // bounds the memory of the logits
-    const FloatingPointScope scope;
-    const std::vector<TokenId> copy(given.begin(), given.end()); // they may be this session's own
-    const std::span<const TokenId> tokens(copy);
-    if (!tokens.empty()) {
-        const BatchItem item{this, tokens, Logits::all};
-        detail::check_item(item, item, model_.get(), model_.get());
-    }
-    const std::size_t start = position();
-    const auto logits_before = std::tuple(logits_, first_logit_row_, logit_rows_);
-    std::vector<float> result;
-    std::vector<float> scratch;
-    result.reserve(tokens.size());
-    const TokenId last = start > 0 ? tokens_.back() : 0;
-    try {
-        if (start > 0 && logit_rows_ == 0) { // after truncate(): read the last token again
-            truncate(start - 1);
-            forward({&last, 1});
-        }
-        const auto probability = [&](std::span<const float> row, TokenId token) {
-            return static_cast<float>(log_softmax(row, token, model_->kernels->exp_shifted, scratch));
-        };
-        for (std::size_t begin = 0; begin < tokens.size(); begin += rows) {
-            const auto part = tokens.subspan(begin, std::min(rows, tokens.size() - begin));
-            result.push_back(position() == 0 ? std::numeric_limits<float>::quiet_NaN()
-                                             : probability(logits()[logit_rows_ - 1].flat(), part[0]));
-            const BatchItem item{this, part, Logits::all};
-            gpt2::forward({&item, 1});
-            for (std::size_t i = 1; i < part.size(); ++i) {
-                result.push_back(probability(logits()[i - 1].flat(), part[i]));
-            }
-        }
-    } catch (...) {
-        if (position() > start) {
-            truncate(start);
-        } else if (position() < start) {
-            tokens_.push_back(last); // its key and value are still in the cache
-        }
-        std::tie(logits_, first_logit_row_, logit_rows_) = logits_before;
-        throw;
-    }
-    return result;
-}
-
 #if defined(GPT2_COMPILED)
 GPT2_INSTANCE std::shared_ptr<const Tensor<float, 2>> Session::run<void>(std::span<const Row>,
                                                                          const Interrupt&);
-GPT2_INSTANCE std::vector<float> Session::score_tokens<void>(std::span<const TokenId>);
 #endif
 
 } // namespace gpt2

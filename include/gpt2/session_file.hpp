@@ -298,6 +298,10 @@ private:
 
 } // namespace detail
 
+GPT2_COLD inline std::string Gpt2Model::identity(const std::shared_ptr<ThreadPool>& pool) const {
+    return detail::identity_of(*state_, *detail::pool_or_default(pool));
+}
+
 GPT2_COLD inline void Session::save(const std::filesystem::path& path) const {
     const Config& config = model_->transformer.config;
     const std::size_t V = config.vocab_size;

@@ -7,6 +7,7 @@
 #include "gpt2/logits.hpp"
 #include "gpt2/profile.hpp"
 #include "gpt2/session.hpp"
+#include "gpt2/session_score.hpp"
 #include "gpt2/speculation/speculator.hpp"
 
 #include <algorithm>
@@ -195,6 +196,7 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     detail::require_one_text(config);
     detail::require_no_beams(config);
     require_room(position() + prompt.size(), config, shape);
+    detail::require_whole_prompt(prompt.size(), shape.n_positions - position(), config);
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
         require_room(std::max<std::size_t>(config.negative_prompt_ids.size(), 1), config, shape);
     }
@@ -205,8 +207,9 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     all.insert(all.end(), prompt.begin(), prompt.end());
     const std::span<const TokenId> context = context_of(all, config, shape.n_positions);
     const bool truncated = context.size() < all.size();
+    const std::size_t n_prompt = std::min(prompt.size(), context.size());
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
-                          std::min(prompt.size(), context.size()));
+                          n_prompt);
     std::optional<Speculator> speculator;
     if (speculates(config)) {
         speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_,
@@ -218,9 +221,12 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
         unguided = unguided_session(config, context.back(), interrupt);
         if (truncated) {
             truncate(0);
-            forward(context, interrupt);
-        } else if (!prompt.empty()) {
-            extend(prompt, config.overflow, interrupt);
+        }
+        const std::span<const TokenId> tokens = context.subspan(position());
+        if (config.prompt_logprobs) {
+            generation.take_prompt(read_prompt(tokens, n_prompt, config.top_logprobs, interrupt));
+        } else if (!tokens.empty()) {
+            extend(tokens, config.overflow, interrupt);
         }
     };
     Screening screening;

@@ -232,7 +232,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     assert f'"{empty}": expected at least one token to score, found none' in message
     assert not output.exists()
     nowhere = tmp_path / "nowhere" / "s.tsv"
-    assert f'cannot write "{nowhere}"' in fails(1, "score", MODEL, HELDOUT, "--limit", 5, "-o", nowhere)
+    assert f'"{nowhere}": cannot write: ' in fails(1, "score", MODEL, HELDOUT, "--limit", 5, "-o", nowhere)
     assert "--limit is -1" in fails(2, "score", MODEL, HELDOUT, "--limit", -1)
     assert "stride: expected at most 10" in fails(2, "score", MODEL, HELDOUT, "--window", 10, "--stride", 11)
     assert os.listdir(tmp_path) == ["empty.txt"]

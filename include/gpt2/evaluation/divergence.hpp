@@ -27,23 +27,6 @@ struct Divergence {
     std::size_t shared_top = 0;  ///< of the reference's top_size most likely tokens, how many are so in both
 };
 
-/// The k most likely tokens, the most likely first, the lower id on ties; all of them if there are fewer.
-/// @param logits  [V], without NaN
-[[nodiscard]] inline std::vector<TokenId> most_likely(std::span<const float> logits, std::size_t k) {
-    std::vector<TokenId> found;
-    const auto logit = [&](TokenId id) { return logits[static_cast<std::size_t>(id)]; };
-    for (std::size_t i = 0; i < logits.size() && k > 0; ++i) {
-        if (found.size() == k && !(logits[i] > logit(found.back()))) {
-            continue;
-        }
-        const auto place =
-            std::find_if(found.begin(), found.end(), [&](TokenId id) { return logits[i] > logit(id); });
-        found.insert(place, static_cast<TokenId>(i));
-        found.resize(std::min(found.size(), k));
-    }
-    return found;
-}
-
 /// Compares rows of logits. Keeps the memory of one comparison for the next: one caller at a time.
 class LogitsComparison {
 public:

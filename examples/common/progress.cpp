@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "progress.hpp"
 
-#include "../common/terminal.hpp"
 #include "format.hpp"
+#include "terminal.hpp"
 
 #include <algorithm>
 #include <cstddef>
