@@ -204,6 +204,7 @@ public:
     }
 
 private:
+    friend class PrefixCache;
     friend class Session;
 
     explicit Gpt2Model(std::shared_ptr<const detail::ModelState> state) : state_(std::move(state)) {}

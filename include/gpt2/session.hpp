@@ -33,6 +33,7 @@
 namespace gpt2 {
 
 class Gpt2Model;
+class PrefixCache;
 class Session;
 
 /// Which rows of logits a forward pass shall leave in a session.
@@ -186,6 +187,7 @@ public:
     [[nodiscard]] std::size_t cache_bytes_read() const noexcept { return cache_.bytes_read(position() + 1); }
 
 private:
+    friend class PrefixCache;
     friend void forward(std::span<const BatchItem>, const Interrupt&);
 
     Session(std::shared_ptr<const detail::ModelState> model, std::shared_ptr<ThreadPool> pool,
