@@ -41,6 +41,7 @@ Examples:
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
+  gpt2-generate --penalty-alpha 0.6 --top-k 4 "Once upon a time"
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
@@ -116,6 +117,10 @@ void add_generation(CLI::App& app, Options& o) {
         ->description("Draw tokens at random; the default")
         ->group(group)
         ->excludes(greedy);
+    add("--penalty-alpha", g.penalty_alpha, "A",
+        "Contrastive search: of the --top-k most probable tokens take the one with the largest\n"
+        "(1 - A) * probability - A * likeness to the text so far, 0 to 1; nothing is drawn then")
+        ->transform(number());
     add("--guidance-scale", g.guidance_scale, "G",
         "Above 1: keep away from how the text would go on after --negative-prompt")
         ->transform(number());
@@ -532,7 +537,8 @@ void complete(const CLI::App& app, Options& o) {
     g.overflow = o.overflow == "slide"           ? gpt2::Overflow::slide
                  : o.overflow == "truncate_left" ? gpt2::Overflow::truncate_left
                                                  : gpt2::Overflow::error;
-    g.do_sample = app.count("--greedy") == 0;
+    const bool is_contrastive = gpt2::sampling::is_contrastive(g);
+    g.do_sample = is_contrastive ? app.count("--do-sample") > 0 : app.count("--greedy") == 0;
     g.logprobs = o.logprobs || o.show_probabilities;
     complete_processors(app, o);
     if (!o.early_stopping.empty()) {
@@ -593,6 +599,10 @@ void complete(const CLI::App& app, Options& o) {
                     "--batch-size");
             }
         }
+    }
+    if (o.screen_head && is_contrastive) {
+        throw UsageError(
+            "--screen-head is set but has no effect with --penalty-alpha, which needs all logits");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "

@@ -89,6 +89,10 @@ private:
             concat(config.assistant_model ? "assistant_model" : "prompt_lookup_num_tokens",
                    " is set but has no effect on several texts at once: their rows fill the pass"));
     }
+    if (sampling::is_contrastive(config)) {
+        throw OptionError("penalty_alpha is set but generate_batch() does no contrastive search, expected "
+                          "Gpt2Model::generate() or Session::generate()");
+    }
     for (std::size_t i = 0; i < prompts.size(); ++i) {
         if (prompts[i].empty()) {
             throw OptionError(concat("prompts[", i, "] is empty, expected at least one token"));

@@ -157,6 +157,12 @@ struct GenerationConfig {
     std::shared_ptr<const Drafter> assistant_model{};
     /// How many tokens it proposes at most for one pass. Without a value 5.
     std::optional<std::int64_t> num_assistant_tokens{};
+
+    /// Above 0, at most 1: contrastive search. Of the top_k most probable tokens the one with the largest
+    /// (1 - penalty_alpha) p - penalty_alpha c, where c is the largest cosine between its last hidden state
+    /// and those of all tokens before it. Needs a top_k of 2 or more; each token costs a pass of so many
+    /// rows.
+    std::optional<float> penalty_alpha{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

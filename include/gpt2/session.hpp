@@ -36,6 +36,10 @@ class Gpt2Model;
 class PrefixCache;
 class Session;
 
+namespace detail {
+class HiddenStates;
+}
+
 /// Which rows of logits a forward pass shall leave in a session.
 enum class Logits {
     none, ///< none: the tokens are only read
@@ -250,6 +254,15 @@ private:
     /// @returns how
     Screening write(Generation& generation, Overflow overflow, Session* unguided, Speculator* speculator,
                     const Interrupt& interrupt);
+
+    /// Makes the session hold @p context, of which it holds the first @p n_held tokens and maybe others.
+    /// @returns the hidden states of all of it
+    [[nodiscard]] std::shared_ptr<detail::HiddenStates>
+    read_hidden_states(std::span<const TokenId> context, std::size_t n_held, const Interrupt& interrupt);
+
+    /// Reads the context, as above, and writes a text by contrastive search; see contrastive_search.hpp.
+    void contrast(Generation& generation, const GenerationConfig& config, std::span<const TokenId> context,
+                  std::size_t n_held, const Interrupt& interrupt);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;
