@@ -215,7 +215,7 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     std::optional<Speculator> speculator;
     if (speculates(config)) {
         speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_,
-                           std::vector<TokenId>(context.begin(), context.end()));
+                           std::vector<TokenId>(context.begin(), context.end()), interrupt);
     }
     std::optional<Session> unguided;
     const auto read_prompts = [&] {
