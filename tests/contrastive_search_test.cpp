@@ -197,13 +197,14 @@ TEST_CASE("processors change the probabilities, and which tokens are candidates"
         REQUIRE(expected.margin > 1e-6);
         CHECK(Session(model()).generate(prompt, config).tokens == expected.tokens);
     }
-    SUBCASE("three tokens are allowed, four asked for") {
+    SUBCASE("three tokens are allowed, a hundred asked for, and what is forbidden would be unlike the text") {
+        config = contrastive(1.0f, 100, 10);
         for (TokenId token = 0; token < static_cast<TokenId>(test::byte_vocabulary_size); ++token) {
             if (token != 65 && token != 66 && token != 200) {
                 config.suppress_tokens.push_back(token);
             }
         }
-        const Expected expected = reference(prompt, 0.5, 4, 10, config.suppress_tokens);
+        const Expected expected = reference(prompt, 1.0, 100, 10, config.suppress_tokens);
         REQUIRE(expected.margin > 1e-6);
         CHECK(Session(model()).generate(prompt, config).tokens == expected.tokens);
     }
@@ -275,6 +276,7 @@ TEST_CASE("the same for any number of threads, with logprobs of the model, and i
     const auto prompt = tokens(30, 4);
     GenerationConfig config = contrastive(0.6f, 6, 20);
     config.logprobs = true;
+    config.repetition_penalty = 1.3f;
     Session session(model());
     std::string streamed;
     std::vector<TokenId> ids;
