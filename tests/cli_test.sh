@@ -97,6 +97,11 @@ refused 2 "num_return_sequences is 3, expected at most num_beams, 2" --num-beams
 refused 2 "length_penalty is set but has no effect while num_beams is 1" --length-penalty 2 "$prompt"
 refused 2 "seed is set but has no effect while do_sample is false" --num-beams 2 --seed 1 "$prompt"
 refused 2 "expected false, true or never, found maybe" --num-beams 2 --early-stopping maybe "$prompt"
+refused 2 "penalty_alpha is 0.6 but top_k is not set" --penalty-alpha 0.6 "$prompt"
+refused 2 "penalty_alpha and do_sample are both set" --penalty-alpha 0.6 --top-k 4 --do-sample "$prompt"
+refused 2 "temperature is set but has no effect" --penalty-alpha 0.6 --top-k 4 --temperature 0.5 "$prompt"
+refused 2 "penalty_alpha and num_beams are both set" --penalty-alpha 0.6 --top-k 4 --num-beams 2 "$prompt"
+refused 2 "no effect with --penalty-alpha" --penalty-alpha 0.6 --top-k 4 --screen-head "$prompt"
 refused 2 "diversity_penalty is not set" --num-beams 4 --num-beam-groups 2 "$prompt"
 refused 2 "--threads is 0" --threads 0 "$prompt"
 refused 2 "--threads is -1" --threads -1 "$prompt"
@@ -281,6 +286,15 @@ three=$out
 run --seed 42 --max-new-tokens 24 --num-return-sequences 3 --echo --stats "$prompt"
 equal "--num-return-sequences" "$out" "$three"
 contains "--stats of the last of all" "$err" "seed 42, sample 2"
+run --penalty-alpha 0.6 --top-k 4 --max-new-tokens 12 "$prompt"
+contrastive=$out
+run --penalty-alpha 0.6 --top-k 4 --max-new-tokens 12 --threads 1 "$prompt"
+equal "--penalty-alpha, another number of threads" "$out" "$contrastive"
+run --greedy --max-new-tokens 12 "$prompt"
+checks=$((checks + 1))
+[ "$out" != "$contrastive" ] || fail "--penalty-alpha: expected another text than the greedy one"
+run --penalty-alpha 0 --top-k 4 --max-new-tokens 12 --seed 1 "$prompt" # off: drawn
+
 run --num-beams 4 --max-new-tokens 12 --num-return-sequences 2 --stats "$prompt"
 beams=$out
 contains "--num-beams" "$out" "=== 2 of 2 ==="

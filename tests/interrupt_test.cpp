@@ -388,6 +388,35 @@ TEST_CASE("guidance: a stop leaves the session of the prompt without the token")
     }
 }
 
+TEST_CASE("a draft model's pass ends too") {
+    const auto prompt = tokens(20, 3);
+    const auto profile = std::make_shared<Profile>();
+    GenerationConfig config = some_text();
+    const auto expected = Session(model()).generate(prompt, config).tokens;
+    std::stop_source source;
+    config.cancellation = source.get_token();
+    config.assistant_model = std::make_shared<gpt2::DraftModel>(
+        make_model(test::odd_config(), {}, {}, 5), gpt2::SessionOptions{.pool = nullptr, .profile = profile});
+    config.num_assistant_tokens = 1; // so that each token of this draft, which is bad at it, has a pass
+    std::size_t before = 0;
+    Session session(model());
+    const auto result = session.generate(prompt, config, [&](const GeneratedToken& token) {
+        if (token.index == 4) {
+            source.request_stop();
+            before = layers(*profile);
+        }
+        return Flow::proceed;
+    });
+    CHECK(result.finish_reason == FinishReason::cancelled);
+    CHECK(std::ranges::equal(result.tokens, std::span(expected).first(5)));
+    CHECK(before > 0);
+    CHECK(layers(*profile) == before);
+    CHECK(result.speculation.accepted <= result.speculation.proposed);
+    std::vector<TokenId> all = prompt;
+    all.insert(all.end(), expected.begin(), expected.begin() + 4);
+    check_like_fresh(model(), session, all);
+}
+
 TEST_CASE("a stop of somebody else's pass, in a callback, is an exception like any other") {
     std::stop_source source;
     source.request_stop();

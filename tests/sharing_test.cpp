@@ -45,6 +45,13 @@ gpt2::GenerationConfig config_of(std::size_t prompt) {
             .ignore_eos = true};
 }
 
+/// What a prefix cache counts for up to 64 positions.
+std::size_t block_bytes_of(const Gpt2Model& model) {
+    gpt2::PrefixCache cache(model);
+    (void)cache.generate("a", {.max_new_tokens = 1});
+    return cache.statistics().bytes;
+}
+
 /// Runs body(0) to body(n - 1), each in a thread of its own.
 template <class Body> void in_threads(std::size_t n, Body body) {
     std::vector<std::thread> threads;
@@ -111,6 +118,17 @@ TEST_CASE("threads that share a model get what each would get alone") {
                 compare(i, sessions[i].generate(model.encode_prompt(prompts[i]), config_of(i)));
             });
         }
+    }
+    SUBCASE("a prefix cache, which has room for half of the texts") {
+        const std::size_t room = 2 * block_bytes_of(model);
+        gpt2::PrefixCache cache(model, {.max_bytes = room});
+        in_threads(4, [&](std::size_t i) {
+            for (std::size_t round = 0; round < rounds; ++round) {
+                compare(i, cache.generate(prompts[i], config_of(i)));
+                (void)cache.generate(prompts[(i + round) % 4], config_of(i)); // one that another begins with
+            }
+        });
+        CHECK(cache.statistics().bytes == room);
     }
     for (const auto& count : right) {
         CHECK(count == rounds);

@@ -32,6 +32,10 @@ void add_generation(CLI::App& app, GenerationOptions& o) {
         ->description("Draw tokens at random; the default")
         ->group(group)
         ->excludes(greedy);
+    add("--penalty-alpha", g.penalty_alpha, "A",
+        "Contrastive search: of the --top-k most probable tokens take the one with the largest\n"
+        "(1 - A) * probability - A * likeness to the text so far, 0 to 1; nothing is drawn then")
+        ->transform(number());
     add("--guidance-scale", g.guidance_scale, "G",
         "Above 1: keep away from how the text would go on after --negative-prompt")
         ->transform(number());
@@ -275,7 +279,8 @@ void complete_generation(const CLI::App& app, GenerationOptions& o, bool origina
     g.overflow = o.overflow == "slide"           ? gpt2::Overflow::slide
                  : o.overflow == "truncate_left" ? gpt2::Overflow::truncate_left
                                                  : gpt2::Overflow::error;
-    g.do_sample = app.count("--greedy") == 0;
+    g.do_sample =
+        gpt2::sampling::is_contrastive(g) ? app.count("--do-sample") > 0 : app.count("--greedy") == 0;
     g.logprobs = o.logprobs || g.top_logprobs > 0;
     complete_processors(app, o);
     if (!o.early_stopping.empty()) {

@@ -39,6 +39,7 @@ Examples:
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
+  gpt2-generate --penalty-alpha 0.6 --top-k 4 "Once upon a time"
   gpt2-generate --jobs prompts.jsonl --output texts.jsonl --max-new-tokens 50
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
@@ -394,6 +395,10 @@ void complete(const CLI::App& app, Options& o) {
                     "--batch-size");
             }
         }
+    }
+    if (o.screen_head && gpt2::sampling::is_contrastive(g)) {
+        throw UsageError(
+            "--screen-head is set but has no effect with --penalty-alpha, which needs all logits");
     }
     if (o.screen_head && (g.logprobs || (g.do_sample && g.temperature != 0.0f && g.top_k.value_or(0) == 0))) {
         throw UsageError("--screen-head is set but has no effect: all logits are needed with --logprobs, and "

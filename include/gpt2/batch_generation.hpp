@@ -96,6 +96,10 @@ private:
             concat(config.assistant_model ? "assistant_model" : "prompt_lookup_num_tokens",
                    " is set but has no effect on several texts at once: their rows fill the pass"));
     }
+    if (sampling::is_contrastive(config)) {
+        throw OptionError("penalty_alpha is set but generate_batch() does no contrastive search, expected "
+                          "Gpt2Model::generate() or Session::generate()");
+    }
     if (sampling::is_set(config, sampling::ProcessorKind::guidance_scale)) {
         require_room(std::max<std::size_t>(config.negative_prompt_ids.size(), 1), config, model);
     }

@@ -228,7 +228,8 @@ inline void validate_processors(const GenerationConfig& config, const Config& mo
 inline void validate_sampling(const GenerationConfig& config) {
     // Temperature 0 asks for what do_sample = false asks for.
     require_sampling("temperature", config.temperature && *config.temperature != 0.0f, config.do_sample);
-    require_sampling("top_k", config.top_k.has_value(), config.do_sample);
+    require_sampling("top_k", config.top_k.has_value() && !sampling::is_contrastive(config),
+                     config.do_sample);
     require_sampling("top_p", config.top_p.has_value(), config.do_sample);
     require_sampling("min_p", config.min_p.has_value(), config.do_sample);
     require_sampling("seed", config.seed.has_value(), config.do_sample);
@@ -298,6 +299,7 @@ inline void validate(const GenerationConfig& config, const Config& model) {
     if (config.top_logprobs < 0) {
         throw OptionError(concat("top_logprobs is ", config.top_logprobs, ", expected 0 or more"));
     }
+    detail::validate_contrastive(config);
     detail::validate_sampling(config);
     detail::validate_processors(config, model);
     detail::validate_sequences(config);

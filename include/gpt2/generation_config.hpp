@@ -162,6 +162,11 @@ struct GenerationConfig {
     std::int64_t top_logprobs = 0;
     /// Compute the log-probability of each token of the prompt, and with top_logprobs what was more probable.
     bool prompt_logprobs = false;
+    /// Above 0, at most 1: contrastive search. Of the top_k most probable tokens the one with the largest
+    /// (1 - penalty_alpha) p - penalty_alpha c, where c is the largest cosine between its last hidden state
+    /// and those of all tokens before it. Needs a top_k of 2 or more; each token costs a pass of so many
+    /// rows.
+    std::optional<float> penalty_alpha{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

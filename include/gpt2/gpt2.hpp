@@ -9,6 +9,7 @@
 #include "gpt2/generation.hpp"
 #include "gpt2/model.hpp"
 #include "gpt2/observer.hpp"
+#include "gpt2/prefix_cache.hpp"
 #include "gpt2/presets.hpp"
 #include "gpt2/recorder.hpp"
 #include "gpt2/sampler.hpp"

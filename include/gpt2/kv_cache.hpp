@@ -12,6 +12,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -39,7 +40,7 @@ public:
           head_size_(config.head_size()),
           memory_({(config.n_positions + kernels::kv_block - 1) / kernels::kv_block, row_blocks(),
                    block_bytes()}) {
-        if (row_blocks() * block_bytes() >= huge_page_row) {
+        if (row_bytes() >= huge_page_row) {
             detail::prefer_huge_pages(memory_.data(), memory_.size());
         }
     }
@@ -55,13 +56,19 @@ public:
     /// Takes positions @p begin to @p end over from a cache of the same shape and type. (And what shares
     /// their 64 positions: the positions before @p begin must be the same in both.)
     void copy(const KvCache& from, std::size_t begin, std::size_t end) noexcept {
-        const std::size_t row_bytes = row_blocks() * block_bytes();
-        const std::size_t first = begin / kernels::kv_block * row_bytes;
-        const std::size_t last = (end + kernels::kv_block - 1) / kernels::kv_block * row_bytes;
+        const std::size_t first = begin / kernels::kv_block * row_bytes();
+        const std::size_t last = (end + kernels::kv_block - 1) / kernels::kv_block * row_bytes();
         if (begin < end) {
             std::copy_n(from.memory_.data() + first, last - first, memory_.data() + first);
         }
     }
+
+    /// Keys and values of all layers and heads at 64 positions, those from 64 @p block on.
+    [[nodiscard]] std::span<std::byte> row(std::size_t block) noexcept { return memory_[block].flat(); }
+    [[nodiscard]] std::span<const std::byte> row(std::size_t block) const noexcept {
+        return memory_[block].flat();
+    }
+    [[nodiscard]] std::size_t row_bytes() const noexcept { return row_blocks() * block_bytes(); }
 
     /// Stores keys and values of one head; see kernels::WriteKvArgs, of which the cache knows the head size
     /// and the blocks. Different positions and heads may be written by different threads at once.
@@ -70,7 +77,7 @@ public:
                kernels::WriteKvArgs args) {
         args.head_size = head_size_;
         args.blocks = memory_[0][layer * n_head_ + head].data();
-        args.block_stride = row_blocks() * block_bytes() / element_size();
+        args.block_stride = row_bytes() / element_size();
         if (!kernels.write_kv[static_cast<std::size_t>(dtype_)](args)) {
             report(layer, args.keys, args);
             report(layer, args.values, args);
@@ -82,7 +89,7 @@ public:
                 kernels::AttendArgs args) const {
         args.head_size = head_size_;
         args.blocks = memory_[0][layer * n_head_ + head].data();
-        args.block_stride = row_blocks() * block_bytes() / element_size();
+        args.block_stride = row_bytes() / element_size();
         kernels.attend[static_cast<std::size_t>(dtype_)](args);
     }
 

@@ -219,6 +219,7 @@ public:
     [[nodiscard]] std::string identity(const std::shared_ptr<ThreadPool>& pool = nullptr) const;
 
 private:
+    friend class PrefixCache;
     friend class Session;
 
     explicit Gpt2Model(std::shared_ptr<const detail::ModelState> state) : state_(std::move(state)) {}

@@ -7,10 +7,11 @@
 
 #include <cmath>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 /// @file
-/// Whether what a user asks about several texts at once, and about beams, makes sense.
+/// Whether what a user asks about several texts at once, beams and contrastive search makes sense.
 
 namespace gpt2::detail {
 
@@ -106,6 +107,41 @@ inline void validate_sequences(const GenerationConfig& config) {
             "num_return_sequences is ", config.num_return_sequences, ", expected 1 while num_beams is 1 and ",
             config.do_sample ? "temperature is 0" : "do_sample is false", ": all texts would be the same"));
     }
+}
+
+/// @param why  the two cannot go together
+inline void require_without_contrast(std::string_view name, bool is_set, std::string_view why) {
+    if (is_set) {
+        throw OptionError(concat("penalty_alpha and ", name, " are both set, expected one of them: ", why));
+    }
+}
+
+inline void validate_contrastive(const GenerationConfig& config) {
+    const float alpha = config.penalty_alpha.value_or(0.0f);
+    if (!(alpha >= 0.0f && alpha <= 1.0f)) {
+        throw OptionError(concat("penalty_alpha is ", alpha, ", expected a number from 0 to 1"));
+    }
+    if (!sampling::is_contrastive(config)) {
+        return;
+    }
+    if (config.top_k.value_or(0) < 2) {
+        throw OptionError(concat("penalty_alpha is ", alpha, " but top_k is ",
+                                 config.top_k ? concat(*config.top_k) : std::string("not set"),
+                                 ", expected 2 or more: the tokens to choose from"));
+    }
+    require_without_contrast("do_sample", config.do_sample, "contrastive search draws nothing");
+    require_without_contrast("num_beams", config.num_beams > 1, "each is a search of its own");
+    require_without_contrast("guidance_scale",
+                             sampling::is_set(config, sampling::ProcessorKind::guidance_scale),
+                             "a candidate has one sequence, guidance needs two");
+    require_without_contrast("prompt_lookup_num_tokens", config.prompt_lookup_num_tokens.has_value(),
+                             "the rows of a pass are the candidates'");
+    require_without_contrast("top_logprobs", config.top_logprobs > 0, "the search goes by other scores");
+    require_without_contrast("prompt_logprobs", config.prompt_logprobs, "the prompt is read for its states");
+    require_without_contrast("assistant_model", config.assistant_model != nullptr,
+                             "the rows of a pass are the candidates'");
+    require_without_contrast("overflow slide", config.overflow == Overflow::slide,
+                             "the text is compared with all that it begins with");
 }
 
 /// For functions that return one text.

@@ -33,9 +33,14 @@
 namespace gpt2 {
 
 class Gpt2Model;
+class PrefixCache;
 class Session;
 namespace detail {
 class BatchGeneration;
+}
+
+namespace detail {
+class HiddenStates;
 }
 
 /// Which rows of logits a forward pass shall leave in a session.
@@ -189,6 +194,7 @@ public:
     [[nodiscard]] std::size_t cache_bytes_read() const noexcept { return cache_.bytes_read(position() + 1); }
 
 private:
+    friend class PrefixCache;
     friend void forward(std::span<const BatchItem>, const Interrupt&);
     friend class detail::BatchGeneration;
 
@@ -262,6 +268,15 @@ private:
     /// @returns how
     Screening write(Generation& generation, Overflow overflow, Session* unguided, Speculator* speculator,
                     const Interrupt& interrupt);
+
+    /// Makes the session hold @p context, of which it holds the first @p n_held tokens and maybe others.
+    /// @returns the hidden states of all of it
+    [[nodiscard]] std::shared_ptr<detail::HiddenStates>
+    read_hidden_states(std::span<const TokenId> context, std::size_t n_held, const Interrupt& interrupt);
+
+    /// Reads the context, as above, and writes a text by contrastive search; see contrastive_search.hpp.
+    void contrast(Generation& generation, const GenerationConfig& config, std::span<const TokenId> context,
+                  std::size_t n_held, const Interrupt& interrupt);
 
     std::shared_ptr<const detail::ModelState> model_;
     std::shared_ptr<ThreadPool> pool_;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/compiled.hpp"
+#include "gpt2/contrastive_search.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/interrupt.hpp"
 #include "gpt2/logits.hpp"
@@ -20,7 +21,7 @@
 
 /// @file
 /// Session::generate: the loop from logits to a token and back, with what may go beside it: screening,
-/// guidance, proposals.
+/// guidance, proposals. (Contrastive search has a loop of its own.)
 
 namespace gpt2 {
 
@@ -210,10 +211,14 @@ GenerationResult Session::continue_prompt(std::span<const TokenId> prompt, const
     const std::size_t n_prompt = std::min(prompt.size(), context.size());
     Generation generation(shape, model_->tokenizer, model_->kernels->exp_shifted, config, callback, context,
                           n_prompt);
+    if (sampling::is_contrastive(config)) {
+        contrast(generation, config, context, truncated ? 0 : position(), interrupt);
+        return std::move(generation).finish();
+    }
     std::optional<Speculator> speculator;
     if (speculates(config)) {
         speculator.emplace(config, generation.seed(), shape, model_->tokenizer, pool_,
-                           std::vector<TokenId>(context.begin(), context.end()));
+                           std::vector<TokenId>(context.begin(), context.end()), interrupt);
     }
     std::optional<Session> unguided;
     const auto read_prompts = [&] {

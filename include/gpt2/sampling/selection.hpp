@@ -18,6 +18,11 @@ namespace gpt2::sampling {
     return !config.do_sample || config.temperature == 0.0f;
 }
 
+/// Whether the options ask for contrastive search.
+[[nodiscard]] inline bool is_contrastive(const GenerationConfig& config) noexcept {
+    return config.penalty_alpha.value_or(0.0f) != 0.0f;
+}
+
 /// Whether an option asks for a processor that does something.
 [[nodiscard]] inline bool is_set(const GenerationConfig& config, ProcessorKind kind) {
     using Kind = ProcessorKind;

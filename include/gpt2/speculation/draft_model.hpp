@@ -5,6 +5,7 @@
 #include "gpt2/floating_point.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/generation_config.hpp"
+#include "gpt2/interrupt.hpp"
 #include "gpt2/kernels/kernels.hpp"
 #include "gpt2/model.hpp"
 #include "gpt2/random.hpp"
@@ -47,12 +48,14 @@ inline void require_same_vocabulary(const Tokenizer& draft, const Tokenizer& mod
 
 /// Makes a session hold @p tokens and nothing else; what it holds of them already is not read again.
 /// @returns the logits after the last
-inline std::span<const float> hold(Session& session, std::span<const TokenId> tokens) {
+/// @throws as gpt2::forward
+inline std::span<const float> hold(Session& session, std::span<const TokenId> tokens,
+                                   const Interrupt& interrupt = {}) {
     const std::span<const TokenId> held = session.tokens();
     const auto differ = std::mismatch(held.begin(), held.end(), tokens.begin(), tokens.end()).first;
     const auto same = static_cast<std::size_t>(differ - held.begin());
     session.truncate(std::min(same, tokens.size() - 1)); // one is read for its logits
-    return session.forward(tokens.subspan(session.position()));
+    return session.forward(tokens.subspan(session.position()), interrupt);
 }
 
 /// What a draft chooses its tokens with: the options of the text, so that it chooses what the model would,
@@ -72,7 +75,7 @@ public:
         : model_(model), session_(model_, options), exp_(kernels::kernels_for(model_.isa()).exp_shifted),
           config_(draft_config(request.config)), eos_(eos_of(config_, request.model)),
           vocabulary_(vocabulary_of(config_, model_.config().vocab_size, eos_, model_.tokenizer())),
-          n_context_(request.n_context) {}
+          n_context_(request.n_context), interrupt_(request.interrupt) {}
 
     [[nodiscard]] std::vector<TokenId> propose(std::span<const TokenId> context, std::size_t most) override {
         const FloatingPointScope scope;
@@ -91,7 +94,7 @@ public:
                     break;
                 }
                 tell(token);
-                logits = session_.forward({&token, 1});
+                logits = session_.forward({&token, 1}, interrupt_);
             }
         } catch (const NumericError&) { // of the draft's: what is an error of the text, its own model says
         }
@@ -105,7 +108,7 @@ private:
         if (context.size() - begin_ > n_positions) { // slides on its own, however long the model's context is
             begin_ = context.size() - slide_window(context, n_positions).size();
         }
-        return hold(session_, context.subspan(begin_));
+        return hold(session_, context.subspan(begin_), interrupt_);
     }
 
     /// Makes the sampler one that was told of the context and of nothing else.
@@ -141,6 +144,7 @@ private:
     std::optional<TokenId> eos_;
     sampling::Vocabulary vocabulary_;
     std::size_t n_context_; ///< tokens before the text
+    Interrupt interrupt_;
     std::size_t begin_ = 0; ///< of what the session holds, in the context
     std::optional<Sampler> sampler_;
     std::vector<TokenId> told_; ///< the text as the sampler knows it

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "gpt2/config.hpp"
+#include "gpt2/interrupt.hpp"
 
 #include <cstddef>
 #include <memory>
@@ -24,6 +25,7 @@ struct DraftRequest {
     const Tokenizer& tokenizer;       ///< of that model
     std::size_t n_context;            ///< tokens before the first new one
     std::shared_ptr<ThreadPool> pool; ///< that the session computes on
+    Interrupt interrupt{};            ///< what may end the text; for the passes of a draft
 };
 
 /// The proposals for one text. One caller at a time.

@@ -4,6 +4,7 @@
 #include "gpt2/error.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/generation_config.hpp"
+#include "gpt2/interrupt.hpp"
 #include "gpt2/speculation/drafter.hpp"
 #include "gpt2/speculation/prompt_lookup.hpp"
 #include "gpt2/thread_pool.hpp"
@@ -41,13 +42,16 @@ public:
     /// @param config   passed gpt2::validate, and speculates()
     /// @param seed     that draws the tokens; none if nothing is drawn
     /// @param context  all tokens before the text
+    /// @param interrupt  that a draft shall look at
     /// @throws OptionError if the drafter does not fit the model, and whatever it throws
     Speculator(const GenerationConfig& config, std::optional<std::uint64_t> seed, const Config& model,
-               const Tokenizer& tokenizer, std::shared_ptr<ThreadPool> pool, std::vector<TokenId> context)
+               const Tokenizer& tokenizer, std::shared_ptr<ThreadPool> pool, std::vector<TokenId> context,
+               const Interrupt& interrupt)
         : config_(config), vocab_size_(model.vocab_size), most_(static_cast<std::size_t>(most_of(config))),
           text_(std::move(context)) {
         config_.seed = seed;
-        draft_ = drafter_of(config)->begin({config_, model, tokenizer, text_.size(), std::move(pool)});
+        draft_ =
+            drafter_of(config)->begin({config_, model, tokenizer, text_.size(), std::move(pool), interrupt});
         if (!draft_) {
             throw OptionError("assistant_model: expected a draft from Drafter::begin, found null");
         }
@@ -74,16 +78,17 @@ public:
     /// leave one of GenerationConfig::max_new_tokens to choose after them.
     /// @param room  tokens that the contexts of all sessions have room for
     /// @returns at least the one; good until the next call
-    /// @throws OptionError if the drafter proposes what it must not, and whatever it throws
+    /// @throws OptionError if the drafter proposes what it must not, and whatever it throws, Interrupted for
+    ///                     instance
     [[nodiscard]] std::span<const TokenId> rows(std::size_t room) {
-        ++result_.passes;
         rows_.assign(1, text_.back());
+        next_ = 1;
         const auto left = static_cast<std::uint64_t>(config_.max_new_tokens) - n_new_;
         if (left > 1 && room > 1) {
             const std::size_t most = std::min(most_, room - 1);
             propose(static_cast<std::size_t>(std::min<std::uint64_t>(most, left - 1)));
         }
-        next_ = 1;
+        ++result_.passes;
         return rows_;
     }
 
