@@ -25,6 +25,8 @@
 
 namespace gpt2 {
 
+class Constraint;
+
 /// What to do when the text outgrows the context.
 enum class Overflow {
     error,         ///< refuse before any work: ContextError
@@ -157,6 +159,10 @@ struct GenerationConfig {
     std::shared_ptr<const Drafter> assistant_model{};
     /// How many tokens it proposes at most for one pass. Without a value 5.
     std::optional<std::int64_t> num_assistant_tokens{};
+
+    /// The text matches this regular expression or grammar, as a whole when it ends with FinishReason::eos;
+    /// as far as it goes when something else ends it. Null: any text.
+    std::shared_ptr<const Constraint> constraint{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

@@ -187,7 +187,7 @@ private:
 
     [[nodiscard]] static constexpr bool reads_text(Kind kind) noexcept {
         return kind == Kind::sequence_bias || kind == Kind::dry || kind == Kind::no_repeat_ngram_size ||
-               kind == Kind::bad_words_ids || kind == Kind::logits_processors;
+               kind == Kind::bad_words_ids || kind == Kind::logits_processors || kind == Kind::constraint;
     }
 
     /// Whether a repetition penalty, a temperature and top_k, or less, stand before everything else.
