@@ -41,6 +41,7 @@ Examples:
   gpt2-generate --n 3 --json --logprobs "Once upon a time" | jq .text
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
+  gpt2-generate --regex "(January|June) \d{1,2}, 18\d\d" "He was born on "
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 
 /// "0,2,3"
@@ -238,6 +239,21 @@ void add_words(CLI::App& app, Options& o) {
              "Add BIAS where TEXT may be completed; repeatable");
     add("--exponential-decay-length-penalty", o.words.exponential_decay, "N,FACTOR",
         "After N tokens make the end of the text FACTOR times as likely, again and again");
+}
+
+/// What the text has to match.
+void add_constraint(CLI::App& app, Options& o) {
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)
+            ->type_name(type)
+            ->group("A text that matches, as a whole when the model ends it (docs/constraints.md)");
+    };
+    add("--regex", o.words.regex, "PATTERN", "This regular expression");
+    add("--grammar", o.words.grammar, "TEXT", "This grammar, as llama.cpp's GBNF")->excludes("--regex");
+    add("--grammar-file", o.words.grammar_file, "FILE",
+        "The grammar in this file, such as examples/grammars/json.gbnf")
+        ->excludes("--regex")
+        ->excludes("--grammar");
 }
 
 /// As another program does it; what else is given changes it.
@@ -634,6 +650,7 @@ std::optional<Options> parse(int argc, char** argv) {
     add_drawing(app, o);
     add_penalties(app, o);
     add_words(app, o);
+    add_constraint(app, o);
     add_sequences(app, o);
     add_speculation(app, o);
     add_output(app, o);

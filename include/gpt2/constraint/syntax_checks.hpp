@@ -123,9 +123,13 @@ private:
             }
             return true;
         case Kind::choice:
-        case Kind::repeat:
             for (const Expression& part : e.parts) {
                 (void)collect_corners(part, out);
+            }
+            break;
+        case Kind::repeat:
+            if (e.max > 0) {
+                (void)collect_corners(e.parts.front(), out);
             }
             break;
         }

@@ -4,7 +4,9 @@
 #include "gpt2/constraint/constraint.hpp"
 #include "gpt2/sampling/processor.hpp"
 
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <memory>
 #include <span>
@@ -34,8 +36,10 @@ public:
         const std::span<float> all = scores.all();
         const auto eos = static_cast<std::size_t>(eos_);
         const float end = mask.is_complete() && eos < all.size() ? all[eos] : forbidden;
-        for (std::size_t i = 0; i < all.size(); ++i) {
-            all[i] = mask.allows(static_cast<TokenId>(i)) ? all[i] : forbidden;
+        for (std::size_t i = 0; i < all.size(); ++i) { // without branches, which nobody could foresee
+            const auto bit = static_cast<std::uint32_t>(mask.words()[i / 64] >> i % 64 & 1);
+            const std::uint32_t kept = std::bit_cast<std::uint32_t>(all[i]) & (0 - bit);
+            all[i] = std::bit_cast<float>(kept | (std::bit_cast<std::uint32_t>(forbidden) & (bit - 1)));
         }
         if (eos < all.size()) {
             all[eos] = end;
