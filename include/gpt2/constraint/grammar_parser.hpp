@@ -33,7 +33,7 @@ public:
         }
         for (std::size_t i = 0; i < syntax_.rules.size(); ++i) {
             if (!is_defined_[i]) {
-                throw OptionError(concat("grammar: expected a rule ", quoted(syntax_.rules[i].name),
+                throw OptionError(concat("grammar: expected a rule ", detail::quoted(syntax_.rules[i].name),
                                          ", which is used, found none"));
             }
         }

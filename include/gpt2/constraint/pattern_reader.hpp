@@ -136,7 +136,7 @@ public:
         const std::size_t begin = before.rfind('\n') + 1; // 0 for none
         throw OptionError(concat(what_, ", line ", line, ", column ", at_ - begin + 1, ": expected ",
                                  expected, ", found ",
-                                 at_end() ? std::string("the end") : quoted(rest(), 20)));
+                                 at_end() ? std::string("the end") : detail::quoted(rest(), 20)));
     }
 
 private:

@@ -79,7 +79,7 @@ public:
         settle(order, is_productive_, [this](const Expression& e) { return is_productive(e); });
         for (std::size_t i = 0; i < n; ++i) {
             if (!is_productive_[i]) {
-                throw OptionError(concat(syntax_.what, ": rule ", quoted(syntax_.rules[i].name),
+                throw OptionError(concat(syntax_.what, ": rule ", detail::quoted(syntax_.rules[i].name),
                                          " never ends: every way through it comes to a rule that does not"));
             }
         }
@@ -192,13 +192,13 @@ private:
         static constexpr std::size_t shown = 8;
         std::string names;
         for (std::size_t i = 0; i < std::min(cycle.size(), shown); ++i) {
-            names += concat(quoted(syntax_.rules[cycle[i]].name, 40), " -> ");
+            names += concat(detail::quoted(syntax_.rules[cycle[i]].name, 40), " -> ");
         }
         if (cycle.size() > shown) {
             names += "... -> ";
         }
         throw OptionError(concat(syntax_.what, ": left recursion, ", names,
-                                 quoted(syntax_.rules[cycle.front()].name, 40),
+                                 detail::quoted(syntax_.rules[cycle.front()].name, 40),
                                  ": expected each rule to read something before it comes again (a list is "
                                  "item (\",\" item)*)"));
     }
