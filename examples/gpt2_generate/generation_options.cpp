@@ -160,6 +160,21 @@ void add_words(CLI::App& app, GenerationOptions& o) {
         "After N tokens make the end of the text FACTOR times as likely, again and again");
 }
 
+/// What the text has to match.
+void add_constraint(CLI::App& app, GenerationOptions& o) {
+    const auto add = [&](const char* name, auto& target, const char* type, const char* help) {
+        return app.add_option(name, target, help)
+            ->type_name(type)
+            ->group("A text that matches, as a whole when the model ends it (docs/constraints.md)");
+    };
+    add("--regex", o.words.regex, "PATTERN", "This regular expression");
+    add("--grammar", o.words.grammar, "TEXT", "This grammar, as llama.cpp's GBNF")->excludes("--regex");
+    add("--grammar-file", o.words.grammar_file, "FILE",
+        "The grammar in this file, such as examples/grammars/json.gbnf")
+        ->excludes("--regex")
+        ->excludes("--grammar");
+}
+
 /// Several texts at once, and beams.
 void add_sequences(CLI::App& app, GenerationOptions& o) {
     gpt2::GenerationConfig& g = o.generation;
@@ -270,6 +285,7 @@ void add_generation_options(CLI::App& app, GenerationOptions& o) {
     add_drawing(app, o);
     add_penalties(app, o);
     add_words(app, o);
+    add_constraint(app, o);
     add_sequences(app, o);
     add_logprobs(app, o);
 }

@@ -40,6 +40,7 @@ Examples:
   gpt2-generate --num-return-sequences 8 --max-new-tokens 20 "Once upon a time"
   gpt2-generate --num-beams 5 --no-repeat-ngram-size 3 "Once upon a time"
   gpt2-generate --penalty-alpha 0.6 --top-k 4 "Once upon a time"
+  gpt2-generate --regex "(January|June) \d{1,2}, 18\d\d" "He was born on "
   gpt2-generate --jobs prompts.jsonl --output texts.jsonl --max-new-tokens 50
   gpt2-generate -s 42 -n 1 --top_k=40 --top_p=1 -l 100 --temperature 1)";
 

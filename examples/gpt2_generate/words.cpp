@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "words.hpp"
 
+#include "../common/terminal.hpp"
 #include "../common/usage_error.hpp"
 
+#include <gpt2/constraint.hpp>
 #include <gpt2/error.hpp>
 
 #include <algorithm>
@@ -151,5 +153,11 @@ void resolve(const Words& words, const gpt2::Tokenizer& tokenizer, gpt2::Generat
         config.sequence_bias);
     if (words.exponential_decay) {
         config.exponential_decay_length_penalty = decay_in(*words.exponential_decay);
+    }
+    if (words.regex) {
+        config.constraint = gpt2::Constraint::regex(*words.regex, tokenizer);
+    } else if (words.grammar || words.grammar_file) {
+        config.constraint = gpt2::Constraint::grammar(
+            words.grammar ? *words.grammar : read_file(*words.grammar_file), tokenizer);
     }
 }

@@ -4,6 +4,7 @@
 #include <gpt2/generation_config.hpp>
 #include <gpt2/tokenizer.hpp>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -22,8 +23,12 @@ struct Words {
     std::optional<std::string> forced_bos_token;
     std::optional<std::string> forced_eos_token;
     std::optional<std::string> exponential_decay; ///< START,FACTOR
+    std::optional<std::string> regex;             ///< of these three at most one
+    std::optional<std::string> grammar;
+    std::optional<std::filesystem::path> grammar_file;
 };
 
 /// Says in @p config what the words mean.
-/// @throws UsageError naming the option, for a token that is none or a number that is none
+/// @throws UsageError naming the option, for a token that is none or a number that is none; OptionError for a
+///         pattern that is none; std::exception if the file cannot be read
 void resolve(const Words& words, const gpt2::Tokenizer& tokenizer, gpt2::GenerationConfig& config);

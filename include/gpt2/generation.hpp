@@ -148,6 +148,9 @@ namespace detail {
     if (sampling::is_set(config, sampling::ProcessorKind::dry)) {
         vocabulary.breakers = sampling::dry_breakers(config.dry->sequence_breakers, tokenizer);
     }
+    if (config.constraint) {
+        config.constraint->check(tokenizer, eos.value());
+    }
     return vocabulary;
 }
 

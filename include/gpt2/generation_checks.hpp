@@ -212,11 +212,31 @@ inline void validate_constraints(const GenerationConfig& config, const Config& m
     }
 }
 
+inline void validate_constraint(const GenerationConfig& config, const Config& model) {
+    if (!config.constraint) {
+        return;
+    }
+    const auto refuse = [](std::string_view name, bool is_set, std::string_view why) {
+        if (is_set) {
+            throw OptionError(concat("constraint and ", name, " are both set, expected one of them: ", why));
+        }
+    };
+    refuse("ignore_eos", config.ignore_eos, "a text that matches has to end");
+    refuse("forced_bos_token_id", config.forced_bos_token_id.has_value(), "each says what the text is");
+    refuse("forced_eos_token_id", config.forced_eos_token_id.has_value(), "each says where the text ends");
+    if (!eos_of(config, model)) {
+        throw OptionError(
+            "constraint is set but the model has no token that ends a text, and eos_token_id names "
+            "none");
+    }
+}
+
 /// The options of the processors, but for those that validate() knew before.
 inline void validate_processors(const GenerationConfig& config, const Config& model) {
     validate_truncation(config);
     validate_penalties(config);
     validate_constraints(config, model);
+    validate_constraint(config, model);
     require_finite_number("guidance_scale", config.guidance_scale);
     require_tokens("negative_prompt_ids", config.negative_prompt_ids, model);
     if (!config.negative_prompt_ids.empty() && !config.guidance_scale) {

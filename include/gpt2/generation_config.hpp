@@ -25,6 +25,8 @@
 
 namespace gpt2 {
 
+class Constraint;
+
 /// What to do when the text outgrows the context.
 enum class Overflow {
     error,         ///< refuse before any work: ContextError
@@ -167,6 +169,9 @@ struct GenerationConfig {
     /// and those of all tokens before it. Needs a top_k of 2 or more; each token costs a pass of so many
     /// rows.
     std::optional<float> penalty_alpha{};
+    /// The text matches this regular expression or grammar, as a whole when it ends with FinishReason::eos;
+    /// as far as it goes when something else ends it. Null: any text.
+    std::shared_ptr<const Constraint> constraint{};
 };
 
 /// What Overflow::slide keeps of the tokens so far: the last n_positions / 2, at least one.

@@ -5,6 +5,7 @@
 /// Everything: include this, load a model, call generate().
 
 #include "gpt2/config.hpp"
+#include "gpt2/constraint.hpp"
 #include "gpt2/error.hpp"
 #include "gpt2/generation.hpp"
 #include "gpt2/model.hpp"

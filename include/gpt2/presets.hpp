@@ -57,6 +57,7 @@ inline constexpr std::array<std::string_view, 3> preset_names{"openai", "hugging
                                   "begin_suppress_tokens",
                                   "no_repeat_ngram_size",
                                   "logits_processors",
+                                  "constraint",
                                   "repetition_penalty",
                                   "frequency_penalty",
                                   "presence_penalty",

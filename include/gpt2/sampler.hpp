@@ -14,6 +14,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 /// @file
@@ -187,7 +188,7 @@ private:
 
     [[nodiscard]] static constexpr bool reads_text(Kind kind) noexcept {
         return kind == Kind::sequence_bias || kind == Kind::dry || kind == Kind::no_repeat_ngram_size ||
-               kind == Kind::bad_words_ids || kind == Kind::logits_processors;
+               kind == Kind::bad_words_ids || kind == Kind::logits_processors || kind == Kind::constraint;
     }
 
     /// Whether a repetition penalty, a temperature and top_k, or less, stand before everything else.
@@ -219,10 +220,20 @@ private:
         for (const Link& link : chain_) {
             link.processor->apply(scores_, context);
             if (!scores_.any_allowed()) {
-                throw NumericError(detail::concat("all scores are -infinity after ", to_string(link.kind),
-                                                  ": no token is allowed"));
+                fail_without_token(link);
             }
         }
+    }
+
+    /// @param last  who forbade the last token; what a constraint allows, only others may have forbidden
+    [[noreturn]] GPT2_COLD void fail_without_token(const Link& last) const {
+        std::string others;
+        for (auto link = chain_.begin(); link->kind != last.kind; ++link) {
+            others += detail::concat(others.empty() ? " and " : ", ", to_string(link->kind));
+        }
+        throw NumericError(detail::concat("all scores are -infinity after ", to_string(last.kind),
+                                          last.kind == Kind::constraint ? others : std::string(),
+                                          ": no token is allowed"));
     }
 
     void check(std::span<const float> logits) const {

@@ -3,6 +3,7 @@
 
 #include "gpt2/compiled.hpp"
 #include "gpt2/generation_config.hpp"
+#include "gpt2/sampling/constrained.hpp"
 #include "gpt2/sampling/guidance.hpp"
 #include "gpt2/sampling/selection.hpp"
 
@@ -81,6 +82,8 @@ GPT2_HEAVY [[nodiscard]] std::unique_ptr<Processor> make_processor(ProcessorKind
                                                   config.forced_bos_token_id ? 1 : 0);
     case Kind::logits_processors:
         return std::make_unique<LogitsProcessors>(config.logits_processors);
+    case Kind::constraint:
+        return std::make_unique<Constrained>(config.constraint, vocabulary.eos.value());
     case Kind::temperature:
         return std::make_unique<Temperature>(*config.temperature);
     case Kind::top_n_sigma:

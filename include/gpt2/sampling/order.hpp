@@ -19,7 +19,9 @@ namespace gpt2::sampling {
 /// The processors in their default order, each by the name of its option. This is Hugging Face's order
 /// (transformers/generation/utils.py, _get_logits_processor); what Hugging Face lacks stands where its
 /// nearest relatives are: logit_bias, presence_penalty, frequency_penalty, dry, top_n_sigma, xtc and
-/// mirostat. From `temperature` on they only matter when a token is drawn.
+/// mirostat. `constraint` (their prefix_allowed_tokens_fn) stands behind everything that forces a token or
+/// changes scores freely, so that nothing brings back what it forbids. From `temperature` on they only matter
+/// when a token is drawn.
 enum class ProcessorKind {
     guidance_scale,
     sequence_bias,
@@ -37,6 +39,7 @@ enum class ProcessorKind {
     suppress_tokens,
     begin_suppress_tokens,
     logits_processors,
+    constraint,
     temperature,
     top_n_sigma,
     top_k,
@@ -49,7 +52,7 @@ enum class ProcessorKind {
     mirostat,
 };
 
-inline constexpr std::array<std::string_view, 26> processor_names{
+inline constexpr std::array<std::string_view, 27> processor_names{
     "guidance_scale",
     "sequence_bias",
     "logit_bias",
@@ -66,6 +69,7 @@ inline constexpr std::array<std::string_view, 26> processor_names{
     "suppress_tokens",
     "begin_suppress_tokens",
     "logits_processors",
+    "constraint",
     "temperature",
     "top_n_sigma",
     "top_k",

@@ -62,6 +62,8 @@ namespace gpt2::sampling {
         return !config.begin_suppress_tokens.empty();
     case Kind::logits_processors:
         return !config.logits_processors.empty();
+    case Kind::constraint:
+        return config.constraint != nullptr;
     case Kind::temperature:
         return config.temperature.value_or(1.0f) != 1.0f;
     case Kind::top_n_sigma:

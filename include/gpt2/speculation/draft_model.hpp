@@ -97,6 +97,7 @@ public:
                 logits = session_.forward({&token, 1}, interrupt_);
             }
         } catch (const NumericError&) { // of the draft's: what is an error of the text, its own model says
+        } catch (const OptionError&) {  // of a constraint that goes beyond a limit in what is only proposed
         }
         return proposed;
     }
