@@ -4,6 +4,7 @@
 #include "../common/command_line.hpp"
 
 #include <gpt2/presets.hpp>
+#include <gpt2/sampling/selection.hpp>
 
 #include <algorithm>
 #include <cstdint>
