@@ -618,6 +618,31 @@ static void test_beams(const gpt2_model* model) {
     }
 }
 
+/* The sooner a search ends, the shorter is what it finds here. */
+static void test_early_stopping(const gpt2_model* model) {
+    static const int32_t when[4] = {GPT2_EARLY_STOPPING_ON, GPT2_EARLY_STOPPING_OFF,
+                                    GPT2_EARLY_STOPPING_DEFAULT, GPT2_EARLY_STOPPING_NEVER};
+    size_t lengths[4] = {0, 0, 0, 0};
+    gpt2_generation_config config;
+    int32_t* comma = NULL;
+    size_t n = 0;
+    int i;
+    OK(gpt2_encode(model, ",", 1, 0, &comma, &n));
+    gpt2_generation_config_init(&config);
+    config.num_beams = gpt2_int(2);
+    config.length_penalty = gpt2_float(1.2f);
+    config.eos_token_id = gpt2_int(comma[0]);
+    for (i = 0; i < 4; ++i) {
+        gpt2_result* result = NULL;
+        config.early_stopping = when[i];
+        OK(gpt2_generate(model, "The king", 8, &config, NULL, NULL, &result));
+        (void)gpt2_result_tokens(result, &lengths[i]);
+        gpt2_result_free(result);
+    }
+    CHECK(lengths[0] < lengths[1] && lengths[1] == lengths[2] && lengths[2] < lengths[3]);
+    gpt2_free(comma);
+}
+
 static void test_batch_errors(const gpt2_model* model, const gpt2_model* tiny) {
     const gpt2_bytes prompts[2] = {{"a", 1}, {NULL, 1}};
     const int32_t tokens[30] = {1};
@@ -819,6 +844,7 @@ int test_modes(const gpt2_model* novella, const gpt2_model* tiny) {
     test_assistant(novella, tiny);
     test_batches(novella);
     test_beams(novella);
+    test_early_stopping(novella);
     test_batch_errors(novella, tiny);
     test_forks(tiny);
     test_sessions_on_disk(tiny, novella);

@@ -68,8 +68,12 @@ def test_beams(model: gpt2.Model) -> None:
     assert found[0].tokens == best.tokens
     scores = [text.score for text in found]
     assert scores == sorted(scores, key=lambda score: -(score or 0.0))
-    for early in (True, False, None):
-        assert model.generate("The king", early_stopping=early, **options).score is not None
+    options = {"num_beams": 2, "length_penalty": 1.2, "eos_token_id": model.encode(",")[0]}
+    lengths = [
+        len(model.generate("The king", early_stopping=early, **options).tokens)
+        for early in (True, False, None, "never")
+    ]
+    assert lengths[0] < lengths[1] == lengths[2] < lengths[3]
     diverse = model.generate_batch(
         ["The king"], num_beams=4, num_beam_groups=4, diversity_penalty=100.0, num_return_sequences=4
     )
