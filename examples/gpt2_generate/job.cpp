@@ -73,15 +73,14 @@ JobReader::JobReader(const gpt2::Gpt2Model& model, std::vector<WrittenOption> de
     : model_(model), defaults_(std::move(defaults)), name_(std::move(name)) {}
 
 Job JobReader::read(const JobLine& line) const {
-    const std::string where = gpt2::detail::concat(gpt2::detail::quoted(name_, 4096), ": line ", line.number);
-    Job job;
+    Job job{.where = gpt2::detail::concat(gpt2::detail::quoted(name_, 4096), ": line ", line.number)};
     try {
-        const Json json = gpt2::detail::parse_json_at(line.text, where);
-        read(JsonObject(json, where), job);
+        const Json json = gpt2::detail::parse_json_at(line.text, job.where);
+        read(JsonObject(json, job.where), job);
     } catch (const gpt2::FormatError& e) { // which names the line
         job.error = e.what();
     } catch (const std::exception& e) {
-        job.error = where + ": " + e.what();
+        job.error = job.where + ": " + e.what();
     }
     return job;
 }

@@ -27,9 +27,10 @@ struct JobLine {
 
 /// What a line asks for.
 struct Job {
-    nlohmann::json id; ///< null if it has none
-    gpt2::BatchRequest request;
-    std::string error; ///< what is wrong with it; empty: nothing
+    std::string where;   ///< `"file": line 7`, for messages
+    nlohmann::json id{}; ///< null if it has none
+    gpt2::BatchRequest request{};
+    std::string error{}; ///< what is wrong with it; empty: nothing
 };
 
 /// Reads lines, for one model.

@@ -141,7 +141,7 @@ private:
                 how_);
             work.result = results.front();
         } catch (const gpt2::Error& e) {
-            work.job.error = e.what();
+            work.job.error = work.job.where + ": " + e.what();
         }
     }
 

@@ -226,6 +226,7 @@ BAD: list[tuple[Any, list[str]]] = [
     ({"prompt": "a", "max_new_tokens": 100000}, ["exceed the context"]),
     ({"prompt": "a", "suppress_tokens": ["two words"]}, ["--suppress-tokens", "expected one token"]),
     ({"prompt": "a", "min_new_tokens": 7}, ["min_new_tokens is 7"]),
+    ({"prompt": "two words", "forced_bos_token_id": "The"}, ["forced_bos_token_id"]),  # known late
 ]
 
 
