@@ -143,6 +143,9 @@ TEST_CASE("restored equals uninterrupted, for both types of keys and values") {
             const std::string file = saved(session);
             Session again = restored(model(), file);
             CHECK(saved(again) == file);
+            std::uint64_t header = 0;
+            std::memcpy(&header, file.data(), sizeof header);
+            CHECK((sizeof header + header) % 64 == 0);
             check_equal(again, session);
         }
     }
@@ -240,6 +243,10 @@ TEST_CASE("options: threads, a profile, and the type of keys and values that the
         {.pool = std::make_shared<gpt2::ThreadPool>(3), .kv_dtype = KvDtype::float16, .profile = profile});
     session.forward(tokens(1));
     CHECK_FALSE(profile->events().empty());
+    const auto recorder = std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.last_hidden_states = true});
+    Session observed = restored(model(), file, {.observer = recorder});
+    observed.forward(tokens(1));
+    CHECK(recorder->last_hidden_state_at(20).size() == model().config().n_embd);
     check_throws<gpt2::OptionError>(
         [&] { (void)restored(model(), file, {.pool = nullptr, .kv_dtype = KvDtype::float32}); },
         {"kv_dtype is float32", "expected float16", "memory"});
@@ -296,6 +303,11 @@ TEST_CASE("a converted model, by the checksum of its file") {
         },
         {"found one of another"});
     check_throws<FormatError>([&] { (void)restored(model(), file); }, {"found one of another"});
+    std::string other = test::read_file(test::novella()); // by its checksum; that is not looked at here
+    const std::size_t digit = other.find('"', other.find(':', other.find("gpt2.crc32"))) + 1;
+    other[digit] = other[digit] == '0' ? '1' : '0';
+    check_throws<FormatError>([&] { (void)restored(Gpt2Model::load(test::as_bytes(other)), file); },
+                              {"found one of another"});
 }
 
 TEST_CASE("files that end early, and files with a wrong bit") {
@@ -349,6 +361,14 @@ TEST_CASE("files with the right checksum that nobody saved") {
     refused(edited([](Json& h) { h["keys"]["dtype"] = "I32"; }),
             {"keys", "expected element type F32 or F16"});
     refused(edited([](Json& h) { h["values"]["dtype"] = "U32"; }), {"values", "expected element type F32"});
+    refused(forged(file,
+                   [](Json& h, std::string& data) { // half of what the type of the keys needs
+                       const std::size_t begin = h["values"]["data_offsets"][0];
+                       data.resize(begin + (data.size() - begin) / 2);
+                       h["values"]["dtype"] = "F16";
+                       h["values"]["data_offsets"][1] = data.size();
+                   }),
+            {"values", "expected element type F32", "F16"});
     refused(edited([](Json& h) { h["tokens"]["shape"] = {4, 5}; }), {"tokens", "shape", "[4, 5]"});
     refused(edited([](Json& h) { h["tokens"]["shape"] = std::size_t{1} << 62; }), {"tokens", "shape"});
     refused(edited([](Json& h) { h["tokens"]["shape"] = {std::size_t{1} << 62}; }), {"tokens"});

@@ -34,8 +34,8 @@ void add_generation(CLI::App& app, GenerationOptions& o) {
         ->group(group)
         ->excludes(greedy);
     add("--penalty-alpha", g.penalty_alpha, "A",
-        "Contrastive search: of the --top-k most probable tokens take the one with the largest\n"
-        "(1 - A) * probability - A * likeness to the text so far, 0 to 1; nothing is drawn then")
+        "Contrastive search: of the --top-k most probable tokens the one with the largest\n"
+        "(1 - A) * probability - A * likeness to the text so far (0 to 1; draws nothing)")
         ->transform(number());
     add("--guidance-scale", g.guidance_scale, "G",
         "Above 1: keep away from how the text would go on after --negative-prompt")
