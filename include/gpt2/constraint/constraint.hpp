@@ -41,16 +41,15 @@ struct ConstraintOptions {
 class Constraint {
 public:
     /// @throws OptionError naming line and column, what was expected and what was found; or the limit that
-    /// the
-    ///                     pattern exceeds
+    ///                     is exceeded
     [[nodiscard]] static std::shared_ptr<const Constraint>
     regex(std::string_view pattern, const Tokenizer& tokenizer, const ConstraintOptions& options = {}) {
         return make(detail::parse_regex(pattern), tokenizer, options);
     }
 
     /// @param text  in llama.cpp's GBNF
-    /// @throws OptionError as regex(); or naming rules that are not defined, recursive on their left, or
-    /// endless
+    /// @throws OptionError as regex(); or naming a rule that is not defined, or never ends, or those of a
+    ///                     left recursion
     [[nodiscard]] static std::shared_ptr<const Constraint>
     grammar(std::string_view text, const Tokenizer& tokenizer, const ConstraintOptions& options = {}) {
         return make(detail::parse_grammar(text), tokenizer, options);
@@ -105,11 +104,16 @@ private:
         return found != masks_.end() ? found->second : compute_mask(state);
     }
 
+    /// Whether more is kept than should be. @pre  the mutex is held
+    [[nodiscard]] bool is_full() const {
+        const std::size_t of_mask = trie_.vocab_size() / 8 + 100;
+        return recognizer_.bytes() + masks_.size() * of_mask > options_.cache_bytes;
+    }
+
     /// Forgets what is kept if it is too much, and all states but one. @pre  the mutex is held
     /// @returns the number that @p state has then
     [[nodiscard]] State make_room(State state = detail::Recognizer::dead) const {
-        const std::size_t of_mask = trie_.vocab_size() / 8 + 100;
-        if (recognizer_.bytes() + masks_.size() * of_mask <= options_.cache_bytes) {
+        if (!is_full()) {
             return state;
         }
         masks_.clear();
@@ -224,7 +228,7 @@ template <class> void Constraint::compute_ahead(std::size_t n_states) const {
     const std::lock_guard lock(mutex_);
     std::vector<State> states{recognizer_.start()}; // breadth first, each once
     std::unordered_map<State, bool> is_known{{states.front(), true}, {detail::Recognizer::dead, true}};
-    for (std::size_t i = 0; i < std::min(n_states, states.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(n_states, states.size()) && !is_full(); ++i) {
         (void)mask(states[i]);
         recognizer_.begin_count();
         for (const std::uint8_t byte : recognizer_.byte_classes()) {

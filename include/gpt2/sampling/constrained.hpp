@@ -4,6 +4,7 @@
 #include "gpt2/constraint/constraint.hpp"
 #include "gpt2/sampling/processor.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -32,14 +33,11 @@ public:
     /// @throws OptionError as ConstrainedText::follow
     void apply(Scores& scores, const Context& context) override {
         const TokenMask& mask = text_.follow(context.tokens.last(context.n_new));
-        constexpr float forbidden = -std::numeric_limits<float>::infinity();
         const std::span<float> all = scores.all();
         const auto eos = static_cast<std::size_t>(eos_);
         const float end = mask.is_complete() && eos < all.size() ? all[eos] : forbidden;
-        for (std::size_t i = 0; i < all.size(); ++i) { // without branches, which nobody could foresee
-            const auto bit = static_cast<std::uint32_t>(mask.words()[i / 64] >> i % 64 & 1);
-            const std::uint32_t kept = std::bit_cast<std::uint32_t>(all[i]) & (0 - bit);
-            all[i] = std::bit_cast<float>(kept | (std::bit_cast<std::uint32_t>(forbidden) & (bit - 1)));
+        for (std::size_t begin = 0; begin < all.size(); begin += 64) {
+            keep(mask.words()[begin / 64], all.subspan(begin, std::min<std::size_t>(64, all.size() - begin)));
         }
         if (eos < all.size()) {
             all[eos] = end;
@@ -47,6 +45,24 @@ public:
     }
 
 private:
+    static constexpr float forbidden = -std::numeric_limits<float>::infinity();
+
+    /// Forbids those of 64 scores, or less, whose bit is 0.
+    static void keep(std::uint64_t bits, std::span<float> scores) noexcept {
+        if (bits == 0) {
+            std::ranges::fill(scores, forbidden);
+            return;
+        }
+        if (bits == ~std::uint64_t{0}) {
+            return;
+        }
+        for (std::size_t i = 0; i < scores.size(); ++i) { // without branches, which nobody could foresee
+            const auto bit = static_cast<std::uint32_t>(bits >> i & 1);
+            const std::uint32_t kept = std::bit_cast<std::uint32_t>(scores[i]) & (0 - bit);
+            scores[i] = std::bit_cast<float>(kept | (std::bit_cast<std::uint32_t>(forbidden) & (bit - 1)));
+        }
+    }
+
     ConstrainedText text_;
     TokenId eos_;
 };
