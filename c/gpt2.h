@@ -20,9 +20,9 @@
  *   returned as `const` belongs to the handle, and is good as long as is written at the function.
  * - **Text** is bytes with a length: UTF-8 wherever it was valid when it came in, and NUL is a character like
  *   any other. What the library returns as text has a NUL after its last byte as well.
- * - **Threads.** Any number of threads may use one model, one pool or one cancellation at once. A session or
- *   a result serves one caller at a time; of several calls on one session at once all but one return
- *   GPT2_ERROR_BUSY.
+ * - **Threads.** Any number of threads may use one model, one pool, one cancellation or one constraint at
+ *   once. A session or a result serves one caller at a time; of several calls on one session at once all
+ *   but one return GPT2_ERROR_BUSY.
  * - **Structures that grow.** The first member of an options structure is its size, and `gpt2_..._init()`
  *   sets it: call that first, then set what you want. A program that was compiled for an older library works
  *   with a newer one, and one for a newer library works with an older one as long as it sets nothing that the
@@ -132,6 +132,12 @@ typedef struct gpt2_optional_uint {
     int32_t is_set;
     uint64_t value;
 } gpt2_optional_uint;
+
+/** A token and the natural logarithm of its probability. This structure never grows. */
+typedef struct gpt2_token_logprob {
+    int32_t id;
+    float logprob;
+} gpt2_token_logprob;
 
 /** `config.temperature = gpt2_float(0.8f)` */
 static inline gpt2_optional_float gpt2_float(float value) {
@@ -342,6 +348,37 @@ GPT2_API int32_t gpt2_cancellation_requested(const gpt2_cancellation* cancellati
 /** Texts that were given it go on; nothing can end them by it any more. */
 GPT2_API void gpt2_cancellation_free(gpt2_cancellation* cancellation);
 
+/** What a text has to match, as a whole: a regular expression or a grammar. docs/constraints.md has the
+ * syntax. What may follow a text is computed once and kept, for all texts that share the constraint. */
+typedef struct gpt2_constraint gpt2_constraint;
+
+/** Makes one of a regular expression.
+ * @param model       whose tokens the texts are of: this model, or another one with its vocabulary
+ * @param pattern     [size]
+ * @param constraint  gets it, for gpt2_constraint_free()
+ * @returns GPT2_OK; GPT2_ERROR_OPTION with line and column, what was expected and what was found, or the
+ *          limit that the pattern exceeds */
+GPT2_CHECKED gpt2_status gpt2_constraint_regex(const gpt2_model* model, const char* pattern, size_t size,
+                                               gpt2_constraint** constraint);
+
+/** The same of a grammar in llama.cpp's GBNF. @param grammar  [size] */
+GPT2_CHECKED gpt2_status gpt2_constraint_grammar(const gpt2_model* model, const char* grammar, size_t size,
+                                                 gpt2_constraint** constraint);
+
+/** Whether a text matches as a whole.
+ * @param text     [size]: any bytes
+ * @param matches  gets 1 or 0
+ * @returns GPT2_OK; GPT2_ERROR_OPTION if there are too many ways to read it at once */
+GPT2_CHECKED gpt2_status gpt2_constraint_matches(const gpt2_constraint* constraint, const char* text,
+                                                 size_t size, int32_t* matches);
+
+/** The same for whether a text can be continued to one that matches, or is one. */
+GPT2_CHECKED gpt2_status gpt2_constraint_may_begin_with(const gpt2_constraint* constraint, const char* text,
+                                                        size_t size, int32_t* may_begin);
+
+/** Texts that were given it go on. */
+GPT2_API void gpt2_constraint_free(gpt2_constraint* constraint);
+
 /** What to do when a text outgrows the context. */
 enum {
     GPT2_OVERFLOW_ERROR = 0, /**< refuse before any work: GPT2_ERROR_CONTEXT */
@@ -495,7 +532,11 @@ typedef struct gpt2_generation_config {
     const char* const* processor_order; /**< [n_processor_order]: names of options, all that are set */
     size_t n_processor_order;
     int32_t top_p_rule; /**< GPT2_TOP_P_... */
-    int32_t reserved;   /**< 0 */
+
+    int32_t prompt_logprobs;           /**< 1: compute the log-probability of each token of the prompt */
+    int64_t top_logprobs;              /**< so many of the most probable tokens at each place */
+    gpt2_optional_float penalty_alpha; /**< above 0, at most 1: contrastive search, with a top_k above 1 */
+    const gpt2_constraint* constraint; /**< that the text matches; null: any text */
 } gpt2_generation_config;
 
 /** Fills in the defaults for a structure of @p size bytes; gpt2_generation_config_init() calls it. */
@@ -523,6 +564,9 @@ typedef struct gpt2_token {
     /** Of this token alone, without a NUL behind; empty for the end-of-text token that ends the text. */
     gpt2_bytes bytes;
     size_t index; /**< 0 for the first new token */
+    /** [n_top_logprobs]: as gpt2_result_top_logprobs(); null, with a number of 0, unless asked for */
+    const gpt2_token_logprob* top_logprobs;
+    size_t n_top_logprobs;
 } gpt2_token;
 
 /** Called after each token, in the thread that generates. Returns GPT2_PROCEED or GPT2_STOP; anything else
@@ -571,6 +615,19 @@ GPT2_API const int32_t* gpt2_result_tokens(const gpt2_result* result, size_t* n)
 /** The natural logarithm of the probability that the model gave to each token, before any processor; null,
  * with a number of 0, unless asked for. @param n  null, or gets their number, which is that of the tokens */
 GPT2_API const float* gpt2_result_logprobs(const gpt2_result* result, size_t* n);
+/** With top_logprobs: the tokens to which the model gave most probability at a place, before any processor,
+ * the most probable first, the lower id on ties; null, with a number of 0, where there are none.
+ * @param index  of a token of the text
+ * @param n      null, or gets their number */
+GPT2_API const gpt2_token_logprob* gpt2_result_top_logprobs(const gpt2_result* result, size_t index,
+                                                            size_t* n);
+/** With prompt_logprobs: as gpt2_session_score() of the prompt; null, with a number of 0, unless asked for,
+ * and if the text ended while the prompt was read. @param n  null, or gets their number, which is that of
+ * gpt2_result_prompt_tokens() */
+GPT2_API const float* gpt2_result_prompt_logprobs(const gpt2_result* result, size_t* n);
+/** With both: as gpt2_result_top_logprobs() at a place of the prompt; none at position 0. */
+GPT2_API const gpt2_token_logprob* gpt2_result_prompt_top_logprobs(const gpt2_result* result, size_t index,
+                                                                   size_t* n);
 /** Why it ended. */
 GPT2_API gpt2_finish_reason gpt2_result_finish_reason(const gpt2_result* result);
 /** The stop string that ended the text; empty if none did. */

@@ -27,7 +27,7 @@ std::vector<Result> write_texts(const Model& model, const std::vector<std::vecto
     const py::gil_scoped_release released;
     std::vector<Result> results;
     for (auto& found : model.model.generate_batch(prompts, config, listen, {.pool = model.pool})) {
-        results.push_back({std::move(found), config.logprobs});
+        results.emplace_back(std::move(found), config);
     }
     return results;
 }

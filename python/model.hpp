@@ -30,6 +30,29 @@ struct Cancellation {
     std::stop_source source;
 };
 
+/// What a text has to match.
+struct Constraint {
+    std::shared_ptr<const gpt2::Constraint> constraint;
+};
+
+using MakeConstraint = decltype(gpt2::Constraint::regex);
+
+/// @param pattern  str or bytes
+inline Constraint constraint_from(const Model& model, std::string_view name, py::handle pattern,
+                                  MakeConstraint& make) {
+    const std::string_view text = bytes_from(name, pattern);
+    const py::gil_scoped_release released;
+    return {make(text, model.model.tokenizer(), {})};
+}
+
+/// What @p ask says about a text: str or bytes.
+inline bool ask(const Constraint& constraint, bool (gpt2::Constraint::*question)(std::string_view) const,
+                py::handle text) {
+    const std::string_view bytes = bytes_from("text", text);
+    const py::gil_scoped_release released;
+    return ((*constraint.constraint).*question)(bytes);
+}
+
 /// The tokens of a prompt: str or bytes, or tokens. An empty text begins with <|endoftext|> where nothing is
 /// before it.
 inline std::vector<TokenId> prompt_from(const Gpt2Model& model, py::handle prompt, bool begins) {

@@ -161,6 +161,12 @@ void add_result(py::module_& m) {
             "Those of this token alone; empty for the end-of-text token that ends the text.")
         .def_readonly("index", &Token::index, "0 for the first new token.")
         .def_readonly("logprob", &Token::logprob, "Natural logarithm of its probability, if asked for.")
+        .def_property_readonly(
+            "top_logprobs",
+            [](const Token& t) {
+                return t.top_logprobs.empty() ? std::nullopt : std::optional(t.top_logprobs);
+            },
+            "As Result.top_logprobs, at this place.")
         .def("__str__", [](const Token& t) { return t.text; })
         .def("__repr__", [](const Token& t) {
             return concat("<gpt2.Token id=", t.id, " index=", t.index,
@@ -219,6 +225,23 @@ void add_result(py::module_& m) {
         .def_property_readonly(
             "speculation", [](const Result& r) { return r.result.speculation; },
             "What became of proposals (prompt_lookup_num_tokens, assistant_model); all 0 without.")
+        .def_property_readonly(
+            "top_logprobs",
+            [](const Result& r) { return to_pairs(r.result.top_logprobs, r.has_top_logprobs); },
+            "With top_logprobs: for each token a list of the most probable ones at its place, the best "
+            "first, as (id, logprob).")
+        .def_property_readonly(
+            "prompt_logprobs",
+            [](const Result& r) {
+                return r.has_prompt_logprobs ? std::optional(r.result.prompt_logprobs) : std::nullopt;
+            },
+            "With prompt_logprobs: that of each token of the prompt; NaN at position 0.")
+        .def_property_readonly(
+            "prompt_top_logprobs",
+            [](const Result& r) {
+                return to_pairs(r.result.prompt_top_logprobs, r.has_prompt_logprobs && r.has_top_logprobs);
+            },
+            "With both: for each token of the prompt a list as of top_logprobs; empty at position 0.")
         .def("__str__", [](const Result& r) { return r.result.text; })
         .def("__repr__", [](const Result& r) {
             return concat("<gpt2.Result tokens=", r.result.tokens.size(),
@@ -286,7 +309,8 @@ constexpr const char* generate_doc =
     "top_k, seed, stop_strings, and what docs/generation.md lists. Those of several numbers, such as dry, "
     "are "
     "dicts;\n"
-    "assistant_model is a Model, cancellation a Cancellation; logits_processors are functions of the tokens "
+    "assistant_model is a Model, cancellation a Cancellation, constraint a Constraint; logits_processors are "
+    "functions of the tokens "
     "so "
     "far and\n"
     "the scores, which they change in place. Without the interpreter's lock (GIL) but for these and the "
@@ -426,6 +450,36 @@ void add_cancellation(py::module_& m) {
         .def_property_readonly(
             "requested", [](const Cancellation& c) { return c.source.stop_requested(); },
             "Whether request() was called.");
+}
+
+void add_constraint(py::module_& m) {
+    using Engine = gpt2::Constraint;
+    py::class_<Constraint>(
+        m, "Constraint",
+        "What a text has to match, as a whole: a regular expression or a grammar, str or bytes. "
+        "docs/constraints.md has\n"
+        "the syntax. For any number of texts of models with the same vocabulary, and of threads; what may "
+        "follow a text\n"
+        "is computed once.")
+        .def_static(
+            "regex",
+            [](const Model& model, py::handle pattern) {
+                return constraint_from(model, "pattern", pattern, Engine::regex);
+            },
+            py::arg("model"), py::arg("pattern"), "Of a regular expression.")
+        .def_static(
+            "grammar",
+            [](const Model& model, py::handle grammar) {
+                return constraint_from(model, "grammar", grammar, Engine::grammar);
+            },
+            py::arg("model"), py::arg("grammar"), "Of a grammar in llama.cpp's GBNF.")
+        .def(
+            "matches", [](const Constraint& c, py::handle text) { return ask(c, &Engine::matches, text); },
+            py::arg("text"), "Whether a text, str or bytes, matches as a whole.")
+        .def(
+            "may_begin_with",
+            [](const Constraint& c, py::handle text) { return ask(c, &Engine::may_begin_with, text); },
+            py::arg("text"), "Whether a text can be continued to one that matches, or is one.");
 }
 
 void add_recorder(py::module_& m) {
@@ -614,6 +668,7 @@ PYBIND11_MODULE(_gpt2, m) {
     python::add_config(m);
     python::add_result(m);
     python::add_cancellation(m);
+    python::add_constraint(m);
     python::add_recorder(m);
     python::add_stream(m);
     python::add_model(m);

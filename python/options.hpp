@@ -216,6 +216,17 @@ template <> struct FromPython<std::stop_token> {
         return value.cast<Cancellation&>().source.get_token();
     }
 };
+template <> struct FromPython<std::shared_ptr<const gpt2::Constraint>> {
+    static std::shared_ptr<const gpt2::Constraint> convert(std::string_view name, py::handle value) {
+        if (value.is_none()) {
+            return nullptr;
+        }
+        if (!py::isinstance<Constraint>(value)) {
+            wrong_type(name, "a gpt2.Constraint", value);
+        }
+        return value.cast<Constraint&>().constraint;
+    }
+};
 /// A Model, which is kept as long as the engine needs it. Its end needs the interpreter's lock, as that of a
 /// function does.
 template <> struct FromPython<std::shared_ptr<const Drafter>> {
@@ -305,6 +316,10 @@ inline constexpr Option generation_options[] = {
     {"max_matching_ngram_size", set<&GenerationConfig::max_matching_ngram_size>},
     {"assistant_model", set<&GenerationConfig::assistant_model>},
     {"num_assistant_tokens", set<&GenerationConfig::num_assistant_tokens>},
+    {"top_logprobs", set<&GenerationConfig::top_logprobs>},
+    {"prompt_logprobs", set<&GenerationConfig::prompt_logprobs>},
+    {"penalty_alpha", set<&GenerationConfig::penalty_alpha>},
+    {"constraint", set<&GenerationConfig::constraint>},
 };
 
 inline GenerationConfig config_from(const py::kwargs& options) {

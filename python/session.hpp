@@ -21,6 +21,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -75,22 +76,53 @@ std::shared_ptr<Session> restore(const std::shared_ptr<Model>& model, const From
     return std::make_shared<Session>(model, gpt2::Session::restore(model->model, from, options));
 }
 
+using TopLogprobs = std::vector<std::pair<TokenId, float>>;
+
+inline TopLogprobs to_pairs(std::span<const TokenLogprob> place) {
+    TopLogprobs pairs;
+    for (const TokenLogprob& token : place) {
+        pairs.emplace_back(token.id, token.logprob);
+    }
+    return pairs;
+}
+
 /// What a callback is told, with the text in memory of its own.
 struct Token {
     explicit Token(const GeneratedToken& token)
-        : id(token.id), text(token.text), bytes(token.bytes), index(token.index), logprob(token.logprob) {}
+        : id(token.id), text(token.text), bytes(token.bytes), index(token.index), logprob(token.logprob),
+          top_logprobs(to_pairs(token.top_logprobs)) {}
 
     TokenId id;
     std::string text;
     std::string bytes;
     std::size_t index;
     std::optional<float> logprob;
+    TopLogprobs top_logprobs; ///< empty if not wanted
 };
 
 struct Result {
+    Result(GenerationResult from, const GenerationConfig& config)
+        : result(std::move(from)), has_logprobs(config.logprobs), has_top_logprobs(config.top_logprobs > 0),
+          has_prompt_logprobs(config.prompt_logprobs) {}
+
     GenerationResult result;
     bool has_logprobs;
+    bool has_top_logprobs;
+    bool has_prompt_logprobs;
 };
+
+/// A list for each place; None if not wanted.
+inline std::optional<std::vector<TopLogprobs>> to_pairs(const std::vector<std::vector<TokenLogprob>>& places,
+                                                        bool wanted) {
+    if (!wanted) {
+        return std::nullopt;
+    }
+    std::vector<TopLogprobs> lists;
+    for (const auto& place : places) {
+        lists.push_back(to_pairs(place));
+    }
+    return lists;
+}
 
 /// A copy, as the session's own logits end with its next pass. None where there are none.
 inline py::object last_logits(const gpt2::Session& session) {
@@ -184,7 +216,7 @@ inline Result generate(Session& session, py::handle prompt, const py::object& ca
     const auto tokens = prompt_from(session.model->model, prompt, session.session.position() == 0);
     Listener listener(callback);
     const py::gil_scoped_release released;
-    return {session.session.generate(tokens, config, std::ref(listener)), config.logprobs};
+    return {session.session.generate(tokens, config, std::ref(listener)), config};
 }
 
 /// One pass over several sessions.

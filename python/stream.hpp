@@ -148,7 +148,7 @@ private:
             result = Result{
                 session_->session.generate(prompt_, config_,
                                            [this](const GeneratedToken& token) { return hand_over(token); }),
-                config_.logprobs};
+                config_};
         } catch (...) {
             error = std::current_exception();
         }

@@ -113,11 +113,12 @@ void hand_out(const std::vector<TokenId>& from, std::int32_t** tokens, std::size
 
 void hand_out(gpt2::GenerationResult&& from, gpt2_result** result) {
     if (result != nullptr) {
-        *result = new gpt2_result{std::move(from)};
+        *result = new gpt2_result(std::move(from));
     }
 }
 
-gpt2_token token_of(const gpt2::GeneratedToken& token) noexcept {
+/// @param top  token.top_logprobs as C has them, which the callback may look at
+gpt2_token token_of(const gpt2::GeneratedToken& token, std::span<const gpt2_token_logprob> top) noexcept {
     gpt2_token c{};
     c.size = sizeof c;
     c.id = token.id;
@@ -125,6 +126,8 @@ gpt2_token token_of(const gpt2::GeneratedToken& token) noexcept {
     c.text = bytes_of(token.text);
     c.bytes = bytes_of(token.bytes);
     c.index = token.index;
+    c.top_logprobs = top.empty() ? nullptr : top.data();
+    c.n_top_logprobs = top.size();
     return c;
 }
 
@@ -145,7 +148,8 @@ gpt2::StreamCallback stream_callback(gpt2_callback callback, void* user_data) {
         return {};
     }
     return [callback, user_data](const gpt2::GeneratedToken& token) {
-        const gpt2_token c = token_of(token);
+        const std::vector<gpt2_token_logprob> top = to_c(token.top_logprobs);
+        const gpt2_token c = token_of(token, top);
         return flow_of(callback(&c, user_data));
     };
 }
@@ -155,7 +159,8 @@ gpt2::BatchCallback batch_callback(gpt2_batch_callback callback, void* user_data
         return {};
     }
     return [callback, user_data](std::size_t index, const gpt2::GeneratedToken& token) {
-        const gpt2_token c = token_of(token);
+        const std::vector<gpt2_token_logprob> top = to_c(token.top_logprobs);
+        const gpt2_token c = token_of(token, top);
         return flow_of(callback(index, &c, user_data));
     };
 }
@@ -224,7 +229,7 @@ gpt2_status generate_batch(const gpt2_model* model, Prompts&& prompts, const gpt
         }
         auto all = std::make_unique<gpt2_results>();
         for (gpt2::GenerationResult& text : texts) {
-            all->all.push_back({std::move(text)});
+            all->all.emplace_back(std::move(text));
         }
         *results = all.release();
     });
@@ -247,6 +252,47 @@ gpt2_status embed(const gpt2_model* model, Input&& input, std::int32_t pooling,
 template <class Look> auto look_at(const gpt2_result* result, Look&& look) noexcept {
     using Found = decltype(look(result->result));
     return result != nullptr ? look(result->result) : Found{};
+}
+
+/// The pointer to an array, and its size; null where it is empty.
+template <class T> const T* array_in(std::span<const T> found, std::size_t* n) noexcept {
+    if (n != nullptr) {
+        *n = found.size();
+    }
+    return found.empty() ? nullptr : found.data();
+}
+
+/// One of several arrays; none for an index that is none.
+const gpt2_token_logprob* place_in(const gpt2_result* result, gpt2_result::Places gpt2_result::*places,
+                                   std::size_t index, std::size_t* n) noexcept {
+    std::span<const gpt2_token_logprob> found;
+    if (result != nullptr && index < (result->*places).size()) {
+        found = (result->*places)[index];
+    }
+    return array_in(found, n);
+}
+
+using MakeConstraint = decltype(gpt2::Constraint::regex);
+
+gpt2_status make_constraint(const gpt2_model* model, std::string_view name, const char* text,
+                            std::size_t size, MakeConstraint& make, gpt2_constraint** constraint) noexcept {
+    return guarded([&] {
+        required(constraint, "constraint");
+        const gpt2::Tokenizer& tokenizer = required(model, "model").model.tokenizer();
+        *constraint = new gpt2_constraint{make(text_of(text, size, name), tokenizer, {})};
+    });
+}
+
+using AskConstraint = bool (gpt2::Constraint::*)(std::string_view) const;
+
+/// What @p ask says about a text.
+gpt2_status ask_about(const gpt2_constraint* constraint, const char* text, std::size_t size,
+                      AskConstraint ask, std::string_view name, std::int32_t* answer) noexcept {
+    return guarded([&] {
+        required(answer, name);
+        const gpt2::Constraint& asked = *required(constraint, "constraint").constraint;
+        *answer = (asked.*ask)(text_of(text, size, "text")) ? 1 : 0;
+    });
 }
 
 const gpt2::Config& config_of(const gpt2_model* model) noexcept {
@@ -484,6 +530,30 @@ void gpt2_cancellation_free(gpt2_cancellation* cancellation) {
     delete cancellation;
 }
 
+gpt2_status gpt2_constraint_regex(const gpt2_model* model, const char* pattern, std::size_t size,
+                                  gpt2_constraint** constraint) {
+    return make_constraint(model, "pattern", pattern, size, gpt2::Constraint::regex, constraint);
+}
+
+gpt2_status gpt2_constraint_grammar(const gpt2_model* model, const char* grammar, std::size_t size,
+                                    gpt2_constraint** constraint) {
+    return make_constraint(model, "grammar", grammar, size, gpt2::Constraint::grammar, constraint);
+}
+
+gpt2_status gpt2_constraint_matches(const gpt2_constraint* constraint, const char* text, std::size_t size,
+                                    std::int32_t* matches) {
+    return ask_about(constraint, text, size, &gpt2::Constraint::matches, "matches", matches);
+}
+
+gpt2_status gpt2_constraint_may_begin_with(const gpt2_constraint* constraint, const char* text,
+                                           std::size_t size, std::int32_t* may_begin) {
+    return ask_about(constraint, text, size, &gpt2::Constraint::may_begin_with, "may_begin", may_begin);
+}
+
+void gpt2_constraint_free(gpt2_constraint* constraint) {
+    delete constraint;
+}
+
 void gpt2_generation_config_init_sized(gpt2_generation_config* config, std::size_t size) {
     initialize(config, size, default_generation_config());
 }
@@ -539,11 +609,22 @@ const std::int32_t* gpt2_result_tokens(const gpt2_result* result, std::size_t* n
 }
 
 const float* gpt2_result_logprobs(const gpt2_result* result, std::size_t* n) {
-    const auto logprobs = look_at(result, [](const auto& r) { return std::span<const float>(r.logprobs); });
-    if (n != nullptr) {
-        *n = logprobs.size();
-    }
-    return logprobs.empty() ? nullptr : logprobs.data();
+    return array_in(look_at(result, [](const auto& r) { return std::span<const float>(r.logprobs); }), n);
+}
+
+const gpt2_token_logprob* gpt2_result_top_logprobs(const gpt2_result* result, std::size_t index,
+                                                   std::size_t* n) {
+    return place_in(result, &gpt2_result::top_logprobs, index, n);
+}
+
+const float* gpt2_result_prompt_logprobs(const gpt2_result* result, std::size_t* n) {
+    return array_in(look_at(result, [](const auto& r) { return std::span<const float>(r.prompt_logprobs); }),
+                    n);
+}
+
+const gpt2_token_logprob* gpt2_result_prompt_top_logprobs(const gpt2_result* result, std::size_t index,
+                                                          std::size_t* n) {
+    return place_in(result, &gpt2_result::prompt_top_logprobs, index, n);
 }
 
 gpt2_finish_reason gpt2_result_finish_reason(const gpt2_result* result) {

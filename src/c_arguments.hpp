@@ -17,6 +17,7 @@
 #include <stop_token>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 /// @file
@@ -38,8 +39,38 @@ struct gpt2_session {
     mutable std::atomic<bool> busy{false};
 };
 
+namespace gpt2::bindings {
+
+/// Those of a place, as C has them.
+inline std::vector<gpt2_token_logprob> to_c(std::span<const gpt2::TokenLogprob> place) {
+    std::vector<gpt2_token_logprob> result;
+    for (const gpt2::TokenLogprob& token : place) {
+        result.push_back({token.id, token.logprob});
+    }
+    return result;
+}
+
+} // namespace gpt2::bindings
+
 struct gpt2_result {
+    using Places = std::vector<std::vector<gpt2_token_logprob>>;
+
+    explicit gpt2_result(gpt2::GenerationResult from)
+        : result(std::move(from)), top_logprobs(places(result.top_logprobs)),
+          prompt_top_logprobs(places(result.prompt_top_logprobs)) {}
+
     gpt2::GenerationResult result;
+    Places top_logprobs;
+    Places prompt_top_logprobs;
+
+private:
+    static Places places(const std::vector<std::vector<gpt2::TokenLogprob>>& from) {
+        Places result;
+        for (const auto& place : from) {
+            result.push_back(gpt2::bindings::to_c(place));
+        }
+        return result;
+    }
 };
 
 struct gpt2_results {
@@ -48,6 +79,10 @@ struct gpt2_results {
 
 struct gpt2_cancellation {
     std::stop_source source;
+};
+
+struct gpt2_constraint {
+    std::shared_ptr<const gpt2::Constraint> constraint;
 };
 
 namespace gpt2::bindings {

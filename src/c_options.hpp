@@ -218,7 +218,7 @@ inline sampling::LogitsProcessor logits_processor_of(const gpt2_logits_processor
     };
 }
 
-/// What gpt2_generation_config had first.
+/// What gpt2_generation_config had first, and what a result tells of probabilities.
 inline void take_basics(GenerationConfig& config, const gpt2_generation_config& c) {
     config.max_new_tokens = c.max_new_tokens;
     config.do_sample = flag("do_sample", c.do_sample);
@@ -231,12 +231,14 @@ inline void take_basics(GenerationConfig& config, const gpt2_generation_config& 
     config.sample = c.sample;
     config.stop_strings = texts_of("stop_strings", c.stop_strings, c.n_stop_strings);
     config.logprobs = flag("logprobs", c.logprobs);
+    config.top_logprobs = c.top_logprobs;
+    config.prompt_logprobs = flag("prompt_logprobs", c.prompt_logprobs);
     config.eos_token_id = optional_token("eos_token_id", c.eos_token_id);
     config.ignore_eos = flag("ignore_eos", c.ignore_eos);
     config.overflow = overflow_of(c.overflow);
 }
 
-/// Several texts, beams, speculation, and the end from outside.
+/// Several texts, the ways to search, speculation, what a text matches, and the end from outside.
 inline void take_modes(GenerationConfig& config, const gpt2_generation_config& c) {
     config.max_time = optional("max_time", c.max_time);
     if (c.cancellation != nullptr) {
@@ -248,6 +250,10 @@ inline void take_modes(GenerationConfig& config, const gpt2_generation_config& c
     config.length_penalty = optional("length_penalty", c.length_penalty);
     config.diversity_penalty = optional("diversity_penalty", c.diversity_penalty);
     config.early_stopping = early_stopping_of(c.early_stopping);
+    config.penalty_alpha = optional("penalty_alpha", c.penalty_alpha);
+    if (c.constraint != nullptr) {
+        config.constraint = c.constraint->constraint;
+    }
     config.prompt_lookup_num_tokens = optional("prompt_lookup_num_tokens", c.prompt_lookup_num_tokens);
     config.max_matching_ngram_size = optional("max_matching_ngram_size", c.max_matching_ngram_size);
     config.num_assistant_tokens = optional("num_assistant_tokens", c.num_assistant_tokens);
@@ -300,7 +306,6 @@ inline void take_lists_of_processors(GenerationConfig& config, const gpt2_genera
 /// Here, and in the header, is where a new option goes.
 inline GenerationConfig generation_config(const gpt2_generation_config* given) {
     const gpt2_generation_config c = known("gpt2_generation_config", given, default_generation_config());
-    require_reserved(c.reserved);
     GenerationConfig config;
     take_basics(config, c);
     take_modes(config, c);

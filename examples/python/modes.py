@@ -83,6 +83,20 @@ def inside(model: gpt2.Model) -> None:
         print(f"{vector @ sea / np.sqrt((vector @ vector) * (sea @ sea)):.3f}", text)
 
 
+def probabilities(model: gpt2.Model) -> None:
+    text = model.generate(PROMPT, max_new_tokens=4, top_logprobs=3, prompt_logprobs=True)
+    for places in text.top_logprobs or []:
+        print(", ".join(f"{model.decode([token])!r} {np.exp(logprob):.2f}" for token, logprob in places))
+    print(f"perplexity of the prompt: {np.exp(-np.mean((text.prompt_logprobs or [])[1:])):.1f}")
+
+
+def texts_that_match(model: gpt2.Model) -> None:
+    date = gpt2.Constraint.regex(model, r"(January|June) \d{1,2}, 18\d\d")
+    print("a date:", model.generate("He was born on ", constraint=date))
+    answer = gpt2.Constraint.grammar(model, 'root ::= "yes" | "no"')
+    print("yes or no:", model.generate("Was it he who came? The answer was: ", constraint=answer))
+
+
 def main() -> None:
     path = sys.argv[1] if len(sys.argv) > 1 else "models/novella-f16.safetensors"
     model = gpt2.Model(path)
@@ -91,6 +105,8 @@ def main() -> None:
     ended_by_another_thread(model)
     conversation(model)
     inside(model)
+    probabilities(model)
+    texts_that_match(model)
 
 
 if __name__ == "__main__":

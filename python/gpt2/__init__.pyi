@@ -19,6 +19,7 @@ _Prompt: TypeAlias = str | bytes | _Tokens
 _Callback: TypeAlias = Callable[[Token], Flow | None]
 _BatchCallback: TypeAlias = Callable[[int, Token], Flow | None]
 _Floats: TypeAlias = NDArray[np.float32]
+_TopLogprobs: TypeAlias = list[tuple[int, float]]
 _LogitsProcessor: TypeAlias = Callable[[NDArray[np.int32], NDArray[np.float32]], object]
 
 class _ExponentialDecay(TypedDict, total=False):
@@ -94,6 +95,10 @@ class _Options(TypedDict, total=False):
     max_matching_ngram_size: int | None
     assistant_model: Model | None
     num_assistant_tokens: int | None
+    top_logprobs: int
+    prompt_logprobs: bool
+    penalty_alpha: float | None
+    constraint: Constraint | None
 
 __version__: str
 __all__: list[str]
@@ -159,6 +164,8 @@ class Token:
     def index(self) -> int: ...
     @property
     def logprob(self) -> float | None: ...
+    @property
+    def top_logprobs(self) -> _TopLogprobs | None: ...
 
 class Timings:
     @property
@@ -201,12 +208,26 @@ class Result:
     def score(self) -> float | None: ...
     @property
     def speculation(self) -> Speculation: ...
+    @property
+    def top_logprobs(self) -> list[_TopLogprobs] | None: ...
+    @property
+    def prompt_logprobs(self) -> list[float] | None: ...
+    @property
+    def prompt_top_logprobs(self) -> list[_TopLogprobs] | None: ...
 
 class Cancellation:
     def __init__(self) -> None: ...
     def request(self) -> None: ...
     @property
     def requested(self) -> bool: ...
+
+class Constraint:
+    @staticmethod
+    def regex(model: Model, pattern: str | bytes) -> Constraint: ...
+    @staticmethod
+    def grammar(model: Model, grammar: str | bytes) -> Constraint: ...
+    def matches(self, text: str | bytes) -> bool: ...
+    def may_begin_with(self, text: str | bytes) -> bool: ...
 
 class Recorder:
     def __init__(

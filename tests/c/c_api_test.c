@@ -85,6 +85,7 @@ static void test_null_is_harmless(void) {
     gpt2_result_free(NULL);
     gpt2_results_free(NULL);
     gpt2_cancellation_free(NULL);
+    gpt2_constraint_free(NULL);
     gpt2_cancellation_request(NULL);
     gpt2_free(NULL);
     gpt2_load_options_init_sized(NULL, 100);
@@ -102,6 +103,11 @@ static void test_null_is_harmless(void) {
     n = 7;
     CHECK(gpt2_result_logprobs(NULL, &n) == NULL && n == 0);
     CHECK(gpt2_result_tokens(NULL, NULL) == NULL && gpt2_result_logprobs(NULL, NULL) == NULL);
+    n = 7;
+    CHECK(gpt2_result_prompt_logprobs(NULL, &n) == NULL && n == 0);
+    n = 7;
+    CHECK(gpt2_result_top_logprobs(NULL, 0, &n) == NULL && n == 0);
+    CHECK(gpt2_result_prompt_top_logprobs(NULL, 0, NULL) == NULL);
     CHECK(gpt2_result_finish_reason(NULL) == GPT2_FINISH_LENGTH && gpt2_result_seed(NULL).is_set == 0);
     CHECK(gpt2_result_prompt_tokens(NULL) == 0);
     CHECK(gpt2_result_ttft(NULL) == 0.0 && gpt2_result_tpot(NULL) == 0.0 && gpt2_result_total(NULL) == 0.0);

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -24,6 +25,18 @@ void copy(const gpt2::GenerationResult& found, engine_text* result) {
     result->score = found.score.value_or(0.0);
     result->proposed = found.speculation.proposed;
     result->accepted = found.speculation.accepted;
+}
+
+void copy(std::span<const float> logprobs, std::span<const std::vector<gpt2::TokenLogprob>> top,
+          engine_places* places) {
+    places->n = logprobs.size();
+    std::ranges::copy(logprobs, places->logprobs);
+    for (std::size_t i = 0; i < top.size(); ++i) {
+        places->n_top[i] = top[i].size();
+        std::ranges::transform(top[i], places->top[i], [](const gpt2::TokenLogprob& token) {
+            return gpt2_token_logprob{token.id, token.logprob};
+        });
+    }
 }
 
 /// Leaves the same chance to the tokens up to 99.
@@ -61,6 +74,12 @@ constexpr Option options[] = {
          c.num_beam_groups = 2;
          c.diversity_penalty = 1.5f;
          c.early_stopping = gpt2::sampling::EarlyStopping::on;
+     }},
+    {"penalty_alpha",
+     [](Config& c, TokenId) {
+         c = {.max_new_tokens = ENGINE_TOKENS};
+         c.top_k = 4;
+         c.penalty_alpha = 0.6f;
      }},
     {"guidance_scale",
      [](Config& c, TokenId token) {
@@ -188,6 +207,23 @@ void engine_option(const char* model, const char* option, int32_t token, engine_
 
 const char* engine_option_name(size_t number) {
     return number < std::size(options) ? options[number].name : nullptr;
+}
+
+void engine_logprobs(const char* model, const char* prompt, engine_places* text, engine_places* in_prompt) {
+    gpt2::GenerationConfig config{.max_new_tokens = 8, .logprobs = true};
+    config.top_logprobs = ENGINE_TOP;
+    config.prompt_logprobs = true;
+    const auto found = gpt2::Gpt2Model::load(model).generate(prompt, config);
+    copy(found.logprobs, found.top_logprobs, text);
+    copy(found.prompt_logprobs, found.prompt_top_logprobs, in_prompt);
+}
+
+void engine_constrained(const char* model, const char* pattern, int32_t is_grammar, engine_text* result) {
+    const auto loaded = gpt2::Gpt2Model::load(model);
+    gpt2::GenerationConfig config{.max_new_tokens = ENGINE_TOKENS};
+    config.constraint = is_grammar != 0 ? gpt2::Constraint::grammar(pattern, loaded.tokenizer())
+                                        : gpt2::Constraint::regex(pattern, loaded.tokenizer());
+    copy(loaded.generate("Once", config), result);
 }
 
 void engine_embed(const char* model, const char* text, int32_t last, float* embedding) {

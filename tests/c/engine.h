@@ -10,7 +10,7 @@
 extern "C" {
 #endif
 
-enum { ENGINE_TOKENS = 32 };
+enum { ENGINE_TOKENS = 32, ENGINE_TOP = 3 };
 
 typedef struct engine_text {
     int32_t tokens[ENGINE_TOKENS];
@@ -22,6 +22,14 @@ typedef struct engine_text {
     size_t proposed;
     size_t accepted;
 } engine_text;
+
+/** What a result tells of probabilities, by place; a number of 0 where there are no most probable ones. */
+typedef struct engine_places {
+    size_t n;
+    float logprobs[ENGINE_TOKENS];
+    size_t n_top[ENGINE_TOKENS];
+    gpt2_token_logprob top[ENGINE_TOKENS][ENGINE_TOP];
+} engine_places;
 
 /** ENGINE_TOKENS tokens after @p prompt, drawn with every option of sampling: temperature 0.9, top_k 50,
  * top_p 0.95, min_p 0.01, repetition_penalty 1.1, seed 7, sample 3. */
@@ -39,6 +47,12 @@ void engine_option(const char* model, const char* option, int32_t token, engine_
 
 /** The name of the option with this number; null behind the last. */
 const char* engine_option_name(size_t number);
+
+/** Eight tokens after @p prompt: logprobs, top_logprobs ENGINE_TOP and prompt_logprobs of the result. */
+void engine_logprobs(const char* model, const char* prompt, engine_places* text, engine_places* in_prompt);
+
+/** ENGINE_TOKENS tokens after "Once" that match a regular expression or a grammar. */
+void engine_constrained(const char* model, const char* pattern, int32_t is_grammar, engine_text* result);
 
 /** The vector [C] of a text; @p last: of its last token. */
 void engine_embed(const char* model, const char* text, int32_t last, float* embedding);

@@ -88,6 +88,13 @@ static int set_option(gpt2_generation_config* config, const char* name, int32_t 
         config->early_stopping = GPT2_EARLY_STOPPING_ON;
         return 1;
     }
+    OPTION("penalty_alpha") {
+        gpt2_generation_config_init(config);
+        config->max_new_tokens = ENGINE_TOKENS;
+        config->top_k = gpt2_int(4);
+        config->penalty_alpha = gpt2_float(0.6f);
+        return 1;
+    }
     OPTION("guidance_scale") {
         config->guidance_scale = gpt2_float(1.7f);
         config->negative_prompt_ids.data = held.tokens;
@@ -302,7 +309,10 @@ static void test_option_errors(const gpt2_model* model) {
     BAD_OPTION(num_assistant_tokens, gpt2_int(2), "num_assistant_tokens is set but has no effect");
     BAD_OPTION(top_k_ties, 2, "top_k_ties is 2");
     BAD_OPTION(top_p_rule, 2, "top_p_rule is 2");
-    BAD_OPTION(reserved, 1, "reserved is 1");
+    BAD_OPTION(prompt_logprobs, 2, "prompt_logprobs is 2, expected a number from 0 to 1");
+    BAD_OPTION(top_logprobs, -1, "top_logprobs is -1, expected 0 or more");
+    BAD_OPTION(penalty_alpha, gpt2_float(0.5f), "penalty_alpha");
+    BAD_OPTION(penalty_alpha.value, 0.5f, "penalty_alpha.value is 0.5 but has no effect");
     BAD_OPTION(guidance_scale, gpt2_float(NAN), "guidance_scale is nan");
     BAD_OPTION(forced_bos_token_id, gpt2_int((int64_t)1 << 40), "forced_bos_token_id is 1099511627776");
     BAD_OPTION(forced_eos_token_id, gpt2_int((int64_t)1 << 40), "forced_eos_token_id is 1099511627776");
@@ -395,6 +405,174 @@ static void test_truncate_left(const gpt2_model* tiny) {
     CHECK(same_tokens(result, expected, 5));
     gpt2_result_free(result);
     gpt2_session_free(session);
+}
+
+/* ---- What a result tells of probabilities */
+
+/* @returns whether a place of a result is that of C++ */
+static int same_place(const gpt2_token_logprob* found, size_t n, const engine_places* expected, size_t i) {
+    return n == expected->n_top[i] && (found == NULL) == (n == 0) &&
+           (n == 0 || memcmp(found, expected->top[i], n * sizeof *found) == 0);
+}
+
+static int32_t compare_places(const gpt2_token* token, void* user_data) {
+    CHECK(same_place(token->top_logprobs, token->n_top_logprobs, (const engine_places*)user_data,
+                     token->index));
+    return GPT2_PROCEED;
+}
+
+static int32_t compare_places_of_batch(size_t index, const gpt2_token* token, void* user_data) {
+    CHECK(index == 0);
+    return compare_places(token, user_data);
+}
+
+static void check_places(const gpt2_result* result, const engine_places* text, const engine_places* prompt) {
+    size_t i;
+    size_t n = 0;
+    const float* logprobs = gpt2_result_prompt_logprobs(result, &n);
+    CHECK(n == prompt->n && n == gpt2_result_prompt_tokens(result) && n > 3);
+    CHECK(memcmp(logprobs, prompt->logprobs, n * sizeof *logprobs) == 0 && isnan(logprobs[0]));
+    for (i = 0; i < text->n; ++i) {
+        const gpt2_token_logprob* found = gpt2_result_top_logprobs(result, i, &n);
+        CHECK(n == ENGINE_TOP && same_place(found, n, text, i));
+        CHECK(n > 0 && found[0].logprob == gpt2_result_logprobs(result, NULL)[i]); /* greedy: the first */
+    }
+    CHECK(gpt2_result_top_logprobs(result, i, &n) == NULL && n == 0); /* behind the last */
+    for (i = 0; i < prompt->n; ++i) {
+        const gpt2_token_logprob* found = gpt2_result_prompt_top_logprobs(result, i, &n);
+        CHECK(n == (i == 0 ? 0 : ENGINE_TOP) && same_place(found, n, prompt, i));
+    }
+    CHECK(gpt2_result_prompt_top_logprobs(result, i, &n) == NULL && n == 0);
+}
+
+static void test_logprobs(const gpt2_model* model) {
+    static const char text[] = "There was once a poor woodcutter";
+    const gpt2_bytes prompt = {text, sizeof text - 1};
+    engine_places places;
+    engine_places in_prompt;
+    gpt2_generation_config config;
+    gpt2_result* result = NULL;
+    gpt2_results* results = NULL;
+    size_t n = 7;
+    memset(&places, 0, sizeof places);
+    memset(&in_prompt, 0, sizeof in_prompt);
+    engine_logprobs(NOVELLA, text, &places, &in_prompt);
+    CHECK(places.n == 8);
+    gpt2_generation_config_init(&config);
+    config.max_new_tokens = 8;
+    config.logprobs = 1;
+    config.top_logprobs = ENGINE_TOP;
+    config.prompt_logprobs = 1;
+    OK(gpt2_generate(model, text, prompt.size, &config, compare_places, &places, &result));
+    check_places(result, &places, &in_prompt);
+    gpt2_result_free(result);
+    OK(gpt2_generate_batch(model, &prompt, 1, &config, compare_places_of_batch, &places, NULL, &results));
+    check_places(gpt2_results_at(results, 0), &places, &in_prompt);
+    gpt2_results_free(results);
+    config.top_logprobs = 0;
+    memset(&places, 0, sizeof places);
+    OK(gpt2_generate(model, text, prompt.size, &config, compare_places, &places, &result));
+    CHECK(gpt2_result_prompt_logprobs(result, &n) != NULL && n == in_prompt.n);
+    CHECK(gpt2_result_prompt_top_logprobs(result, 1, &n) == NULL && n == 0);
+    CHECK(gpt2_result_top_logprobs(result, 0, NULL) == NULL);
+    gpt2_result_free(result);
+    config.prompt_logprobs = 0;
+    OK(gpt2_generate(model, text, prompt.size, &config, NULL, NULL, &result));
+    CHECK(gpt2_result_prompt_logprobs(result, &n) == NULL && n == 0);
+    gpt2_result_free(result);
+}
+
+/* ---- Constraints */
+
+static int matches(const gpt2_constraint* constraint, const char* text, size_t size) {
+    int32_t answer = 7;
+    OK(gpt2_constraint_matches(constraint, text, size, &answer));
+    CHECK(answer == 0 || answer == 1);
+    return answer;
+}
+
+static int may_begin_with(const gpt2_constraint* constraint, const char* text) {
+    int32_t answer = 7;
+    OK(gpt2_constraint_may_begin_with(constraint, text, strlen(text), &answer));
+    CHECK(answer == 0 || answer == 1);
+    return answer;
+}
+
+static int32_t free_constraint(const gpt2_token* token, void* user_data) {
+    if (token->index == 0) {
+        gpt2_constraint_free((gpt2_constraint*)user_data);
+    }
+    return GPT2_PROCEED;
+}
+
+static void test_constraints(const gpt2_model* model) {
+    static const char* const patterns[2] = {"(January|June) \\d{1,2}, 18\\d\\d",
+                                            "root ::= \"yes\" | \"no\" digit\ndigit ::= [0-9]"};
+    static const char* const matching[2] = {"June 7, 1815", "no3"};
+    static const char* const begins[2] = {"June 7", "no"};
+    engine_text expected;
+    gpt2_constraint* constraint = NULL;
+    gpt2_generation_config config;
+    gpt2_result* result = NULL;
+    gpt2_bytes text;
+    int32_t i;
+    for (i = 0; i < 2; ++i) {
+        const char* pattern = patterns[i];
+        memset(&expected, 0, sizeof expected);
+        engine_constrained(NOVELLA, pattern, i, &expected);
+        OK(i == 0 ? gpt2_constraint_regex(model, pattern, strlen(pattern), &constraint)
+                  : gpt2_constraint_grammar(model, pattern, strlen(pattern), &constraint));
+        gpt2_generation_config_init(&config);
+        config.max_new_tokens = ENGINE_TOKENS;
+        config.constraint = constraint;
+        OK(gpt2_generate(model, "Once", 4, &config, NULL, NULL, &result));
+        text = gpt2_result_text(result);
+        CHECK(same_tokens(result, expected.tokens, expected.n));
+        CHECK(gpt2_result_finish_reason(result) == GPT2_FINISH_EOS && text.size > 1);
+        CHECK(matches(constraint, text.data, text.size) && !matches(constraint, text.data, text.size - 1));
+        CHECK(matches(constraint, matching[i], strlen(matching[i])) && !matches(constraint, NULL, 0));
+        CHECK(may_begin_with(constraint, begins[i]) && may_begin_with(constraint, matching[i]));
+        CHECK(may_begin_with(constraint, "") && !may_begin_with(constraint, "maybe"));
+        gpt2_result_free(result);
+        OK(gpt2_generate(model, "Once", 4, &config, free_constraint, constraint,
+                         &result)); /* which goes on */
+        CHECK(same_tokens(result, expected.tokens, expected.n));
+        gpt2_result_free(result);
+        constraint = NULL;
+    }
+}
+
+static void test_constraint_errors(const gpt2_model* model, const gpt2_model* tiny) {
+    gpt2_constraint* constraint = NULL;
+    gpt2_generation_config config;
+    gpt2_result* result = NULL;
+    int32_t answer = 7;
+#define REFUSED(message, call) FAILS(GPT2_ERROR_OPTION, message, call)
+    REFUSED("expected", gpt2_constraint_regex(model, "(a", 2, &constraint));
+    REFUSED("root", gpt2_constraint_grammar(model, "a ::= \"b\"", 9, &constraint));
+    REFUSED("model: expected a pointer", gpt2_constraint_regex(NULL, "a", 1, &constraint));
+    REFUSED("model: expected a pointer", gpt2_constraint_grammar(NULL, "a", 1, &constraint));
+    REFUSED("pattern: expected a pointer", gpt2_constraint_regex(model, NULL, 1, &constraint));
+    REFUSED("grammar: expected a pointer", gpt2_constraint_grammar(model, NULL, 1, &constraint));
+    REFUSED("constraint: expected a pointer", gpt2_constraint_regex(model, "a", 1, NULL));
+    REFUSED("constraint: expected a pointer", gpt2_constraint_grammar(model, "a", 1, NULL));
+    REFUSED("constraint: expected a pointer", gpt2_constraint_matches(NULL, "a", 1, &answer));
+    REFUSED("constraint: expected a pointer", gpt2_constraint_may_begin_with(NULL, "a", 1, &answer));
+    CHECK(constraint == NULL && answer == 7);
+    OK(gpt2_constraint_regex(tiny, "a+", 2, &constraint));
+    REFUSED("matches: expected a pointer", gpt2_constraint_matches(constraint, "a", 1, NULL));
+    REFUSED("may_begin: expected a pointer", gpt2_constraint_may_begin_with(constraint, "a", 1, NULL));
+    REFUSED("text: expected a pointer", gpt2_constraint_matches(constraint, NULL, 1, &answer));
+    gpt2_generation_config_init(&config);
+    config.constraint = constraint;
+    REFUSED("constraint: expected one for the vocabulary of the model",
+            gpt2_generate(model, "a", 1, &config, NULL, NULL, &result));
+    config.ignore_eos = 1;
+    REFUSED("constraint and ignore_eos are both set",
+            gpt2_generate(tiny, "a", 1, &config, NULL, NULL, &result));
+#undef REFUSED
+    CHECK(result == NULL);
+    gpt2_constraint_free(constraint);
 }
 
 /* ---- The end from outside */
@@ -662,7 +840,7 @@ static void test_batch_errors(const gpt2_model* model, const gpt2_model* tiny) {
           gpt2_generate_batch_tokens(NULL, sequences, 1, NULL, NULL, NULL, NULL, &results));
     FAILS(GPT2_ERROR_OPTION, "prompts: expected a pointer",
           gpt2_generate_batch_tokens(model, NULL, 1, NULL, NULL, NULL, NULL, &results));
-    FAILS(GPT2_ERROR_OPTION, "prompts[1] is empty",
+    FAILS(GPT2_ERROR_OPTION, "prompts[1]: expected at least one token, found none",
           gpt2_generate_batch_tokens(model, sequences, 2, NULL, NULL, NULL, NULL, &results));
     sequences[1].data = NULL;
     sequences[1].size = 1;
@@ -840,6 +1018,9 @@ int test_modes(const gpt2_model* novella, const gpt2_model* tiny) {
     test_option_errors(novella);
     test_defaults_of_structures(novella);
     test_truncate_left(tiny);
+    test_logprobs(novella);
+    test_constraints(novella);
+    test_constraint_errors(novella, tiny);
     test_cancellation(novella);
     test_assistant(novella, tiny);
     test_batches(novella);

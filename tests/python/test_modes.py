@@ -90,7 +90,11 @@ def test_beams(model: gpt2.Model) -> None:
         (lambda m: m.generate_batch([5]), TypeError, "tokens: expected a list"),
         (lambda m: m.generate_batch(["a"], callback=5), TypeError, "callback: expected something to call"),
         (lambda m: m.generate_batch(["a"], top_q=5), TypeError, '"top_q" is no option'),
-        (lambda m: m.generate_batch([[1], []]), gpt2.OptionError, r"prompts\[1\] is empty"),
+        (
+            lambda m: m.generate_batch([[1], []]),
+            gpt2.OptionError,
+            r"prompts\[1\]: expected at least one token",
+        ),
         (lambda m: m.generate_batch(["a"], max_new_tokens=2000), gpt2.ContextError, r"prompts\[0\]"),
         (lambda m: m.generate_batch(["a"], num_return_sequences=2), gpt2.OptionError, "do_sample is false"),
         (lambda m: m.generate("a", num_return_sequences=2), gpt2.OptionError, "expected 1"),
@@ -113,6 +117,15 @@ def test_beams(model: gpt2.Model) -> None:
         (lambda m: m.generate("a", assistant_model=5), TypeError, "assistant_model: expected a gpt2.Model"),
         (lambda m: m.generate("a", cancellation=5), TypeError, "cancellation: expected a gpt2.Cancellation"),
         (lambda m: m.generate("a", num_assistant_tokens=5), gpt2.OptionError, "num_assistant_tokens is set"),
+        (lambda m: m.generate("a", constraint="a+"), TypeError, "constraint: expected a gpt2.Constraint"),
+        (lambda m: gpt2.Constraint.regex(m, 5), TypeError, "pattern: expected str or bytes, found int"),
+        (lambda m: gpt2.Constraint.regex(m, "(a"), gpt2.OptionError, "expected"),
+        (lambda m: gpt2.Constraint.grammar(m, 5), TypeError, "grammar: expected str or bytes, found int"),
+        (lambda m: gpt2.Constraint.grammar(m, 'a ::= "b"'), gpt2.OptionError, "root"),
+        (lambda m: gpt2.Constraint.regex(m, "a").matches(5), TypeError, "text: expected str or bytes"),
+        (lambda m: m.generate("a", top_logprobs=-1), gpt2.OptionError, "top_logprobs is -1"),
+        (lambda m: m.generate("a", prompt_logprobs=1), TypeError, "prompt_logprobs: expected True or False"),
+        (lambda m: m.generate("a", penalty_alpha=0.6), gpt2.OptionError, "penalty_alpha"),
         (lambda m: m.embed(""), gpt2.OptionError, "at least one token"),
         (
             lambda m: m.embed("a", pooling="max"),
@@ -143,6 +156,90 @@ def test_what_a_callback_raises_ends_a_batch(model: gpt2.Model) -> None:
         model.generate_batch(PROMPTS, callback=fails)
     with pytest.raises(KeyError):
         model.generate_batch(PROMPTS, callback=fails, num_beams=2)
+
+
+# What a result tells of probabilities.
+
+
+def test_logprobs(model: gpt2.Model) -> None:
+    prompt = model.encode("There was once a poor woodcutter")
+    seen: list[gpt2.Token] = []
+    options: dict[str, Any] = {"max_new_tokens": 6, "top_logprobs": 3, "prompt_logprobs": True}
+    found = model.generate(prompt, callback=seen.append, logprobs=True, **options)
+    assert found.top_logprobs is not None and found.prompt_logprobs is not None
+    assert found.logprobs is not None and found.prompt_top_logprobs is not None
+    assert [places[0] for places in found.top_logprobs] == list(zip(found.tokens, found.logprobs))
+    assert [token.top_logprobs for token in seen] == found.top_logprobs
+    session = gpt2.Session(model)
+    np.testing.assert_array_equal(session.score(prompt), np.array(found.prompt_logprobs, np.float32))
+    rows = gpt2.Session(model).forward(prompt + found.tokens[:-1], logits="all").astype(np.float64)
+    logs = rows - np.log(np.exp(rows).sum(axis=1, keepdims=True))
+    all_places = found.prompt_top_logprobs + found.top_logprobs
+    assert all_places[0] == [] and len(all_places) == len(rows) + 1
+    for row, places in zip(logs, all_places[1:]):
+        assert [token for token, _ in places] == np.argsort(-row, kind="stable")[:3].tolist()
+        np.testing.assert_allclose([logprob for _, logprob in places], np.sort(-row)[:3] * -1, atol=1e-5)
+    batched = model.generate_batch([prompt], **options)[0]
+    assert batched.prompt_logprobs is not None
+    assert (batched.top_logprobs, batched.prompt_logprobs[1:]) == (
+        found.top_logprobs,
+        found.prompt_logprobs[1:],
+    )
+    with model.stream(prompt, **options) as stream:
+        assert [token.top_logprobs for token in stream] == found.top_logprobs
+    assert stream.result is not None and stream.result.prompt_top_logprobs == found.prompt_top_logprobs
+    plain = model.generate(prompt, callback=seen.append)
+    assert (plain.top_logprobs, plain.prompt_logprobs, plain.prompt_top_logprobs) == (None, None, None)
+    assert seen[-1].top_logprobs is None
+    assert model.generate(prompt, top_logprobs=2).prompt_top_logprobs is None
+
+
+def test_contrastive_search(model: gpt2.Model) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 30}
+    greedy = model.generate("The king", **options)
+    found = model.generate("The king", top_k=4, penalty_alpha=0.6, **options)
+    assert found.tokens != greedy.tokens and found.seed is None
+    assert model.generate("The king", top_k=4, penalty_alpha=1e-6, **options).tokens == greedy.tokens
+    assert model.generate("The king", penalty_alpha=None, **options).tokens == greedy.tokens
+
+
+# Texts that match.
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "matching", "begin"),
+    [
+        (gpt2.Constraint.regex, r"(January|June) \d{1,2}, 18\d\d", "June 7, 1815", "June 7"),
+        (gpt2.Constraint.grammar, 'root ::= "yes" | "no" digit\ndigit ::= [0-9]', "no3", "no"),
+    ],
+)
+def test_constraints(
+    model: gpt2.Model, kind: Callable[[Any, Any], gpt2.Constraint], pattern: str, matching: str, begin: str
+) -> None:
+    constraint = kind(model, pattern)
+    assert constraint.matches(matching) and constraint.matches(matching.encode())
+    assert not constraint.matches(begin) and constraint.may_begin_with(begin)
+    assert not constraint.may_begin_with(b"\xff") and not constraint.matches("")
+    options: dict[str, Any] = {"constraint": constraint, "max_new_tokens": 60}
+    greedy = model.generate("He was born on ", **options)
+    assert greedy.finish_reason == "eos" and constraint.matches(greedy.bytes)
+    texts = model.generate_batch(
+        ["Once", "He"], do_sample=True, temperature=2.0, seed=5, num_return_sequences=3, **options
+    )
+    assert all(text.finish_reason == "eos" and constraint.matches(text.text) for text in texts)
+    assert constraint.matches(model.generate("Once", num_beams=2, **options).text)
+    stream = model.stream("He was born on ", **options)
+    options["constraint"] = kind(model, pattern.encode())
+    del constraint
+    gc.collect()  # nobody but the stream holds it now
+    assert [token.id for token in stream] == greedy.tokens
+    assert model.generate("He was born on ", **options).tokens == greedy.tokens
+    assert model.generate("Once", constraint=None).tokens == model.generate("Once").tokens
+
+
+def test_a_constraint_of_another_vocabulary(model: gpt2.Model, tiny: gpt2.Model) -> None:
+    with pytest.raises(gpt2.OptionError, match="constraint: expected one for the vocabulary of the model"):
+        model.generate("a", constraint=gpt2.Constraint.regex(tiny, "a+"))
 
 
 # The same text, sooner.
