@@ -33,23 +33,23 @@ int main(int argc, char** argv) {
     const auto word = [&](std::size_t i) { return tokenizer.token_bytes(tokens[i]); };
 
     // How probable each token was, and which ones would be next.
-    const std::vector<float> logprobs = gpt2::Session(model).score(tokens);
+    const gpt2::GenerationResult result = gpt2::Session(model).generate(
+        tokens, {.max_new_tokens = 1, .top_logprobs = 3, .prompt_logprobs = true});
     for (std::size_t i = 1; i < tokens.size(); ++i) { // nothing is before the first
-        std::cout << word(i) << " (" << std::exp(logprobs[i]) << ")";
+        std::cout << word(i) << " (" << std::exp(result.prompt_logprobs[i]) << ")";
     }
-    const auto recorder = std::make_shared<gpt2::Recorder>(
-        gpt2::Recorder::What{.hidden_states = true, .attention = true, .logits = true});
+    std::cout << "\nnext:";
+    for (const gpt2::TokenLogprob& token : result.top_logprobs[0]) {
+        std::cout << " \"" << tokenizer.token_bytes(token.id) << "\" (" << std::exp(token.logprob) << ")";
+    }
+    std::cout << "\n";
+
+    // Where the last token looks, and how far it is moved, block by block.
+    const auto recorder =
+        std::make_shared<gpt2::Recorder>(gpt2::Recorder::What{.hidden_states = true, .attention = true});
     gpt2::Session session(model, {.observer = recorder});
     session.forward(tokens);
     const std::size_t last = tokens.size() - 1;
-    const std::span<const float> logits = recorder->logits_at(last);
-    std::vector<gpt2::TokenId> ids(tokenizer.size());
-    std::iota(ids.begin(), ids.end(), 0);
-    std::ranges::partial_sort(ids, ids.begin() + 3, std::ranges::greater(),
-                              [&](gpt2::TokenId id) { return logits[static_cast<std::size_t>(id)]; });
-    std::cout << "\nnext: " << tokenizer.decode(std::span(ids).first(3)) << "\n";
-
-    // Where the last token looks, and how far it is moved, block by block.
     for (std::size_t layer = 0; layer < model.config().n_layer; ++layer) {
         std::cout << "block " << layer << ":";
         for (std::size_t head = 0; head < model.config().n_head; ++head) {

@@ -40,6 +40,14 @@ int main(int argc, char** argv) {
                                                                                  .seed = 42,
                                                                                  .num_return_sequences = 3}));
 
+    // One after the other, with the beginnings that they share read once; kept in at most 64 MB.
+    gpt2::PrefixCache cache(model, {.max_bytes = 64'000'000});
+    for (const std::string_view end : {" who lived by the sea.", " who had three sons."}) {
+        const std::string prompt = prompts[0] + " had a neighbour, an old fisherman" + std::string(end);
+        std::cout << prompt << cache.generate(prompt, {.max_new_tokens = 12}).text << "\n";
+    }
+    std::cout << cache.statistics().tokens_reused << " tokens were not read again\n";
+
     // The callback hears of all texts as they come, and may end one of them.
     const auto one_sentence = [](std::size_t, const gpt2::GeneratedToken& token) {
         return token.text.find('.') == token.text.npos ? gpt2::Flow::proceed : gpt2::Flow::stop;

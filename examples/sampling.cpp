@@ -71,6 +71,15 @@ int main(int argc, char** argv) {
     config.no_repeat_ngram_size = 2;
     print(model, "bias", config);
 
+    config = {};
+    config.penalty_alpha = 0.6f; // contrastive search: probable, and unlike the text so far
+    config.top_k = 4;
+    print(model, "contrastive", config);
+
+    config = drawn;
+    config.constraint = gpt2::Constraint::regex(" was (born|buried) in 18\\d\\d\\.", model.tokenizer());
+    print(model, "constrained", config);
+
     config = drawn;
     config.logits_processors = {without_e(model.tokenizer())};
     print(model, "my own", config);
