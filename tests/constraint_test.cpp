@@ -460,7 +460,9 @@ TEST_CASE("classes are the UTF-8 of their characters, whole and cut") {
         {"[^\\u{90}-\\u{fffff}]", {{0, 0x8f}, {0x100000, 0x10ffff}}},
         {"\\W", {{0, 47}, {58, 64}, {91, 94}, {96, 96}, {123, 0xd7ff}, {0xe000, 0x10ffff}}},
     };
-    for (const auto& [pattern, ranges] : cases) {
+    for (const auto& example : cases) { // (Clang 14 captures no structured binding)
+        const std::string& pattern = example.first;
+        const Ranges& ranges = example.second;
         CAPTURE(pattern);
         const auto constraint = regex(pattern, {.states_ahead = 0});
         std::vector<bool> begins2(1u << 16);
@@ -469,7 +471,9 @@ TEST_CASE("classes are the UTF-8 of their characters, whole and cut") {
         for (const auto& [first, last] : ranges) {
             for (std::uint32_t c = first; c <= last; ++c) {
                 const std::string bytes = utf8(c);
-                const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
+                const auto byte = [&](std::size_t i) -> std::size_t {
+                    return static_cast<unsigned char>(bytes[i]);
+                };
                 if (bytes.size() > 1) {
                     begins2[byte(0) << 8u | byte(1)] = true;
                 }

@@ -256,7 +256,7 @@ namespace gpt2 {
 inline std::shared_ptr<detail::HiddenStates> Session::read_hidden_states(std::span<const TokenId> context,
                                                                          std::size_t n_held,
                                                                          const Interrupt& interrupt) {
-    const auto states = std::make_shared<detail::HiddenStates>(model_->transformer.config.n_embd);
+    auto states = std::make_shared<detail::HiddenStates>(model_->transformer.config.n_embd);
     interrupt.check();
     if (n_held != 0) {
         Session again(model_, pool_, profile_, states, kv_dtype());

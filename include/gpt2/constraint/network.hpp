@@ -144,7 +144,7 @@ private:
             break;
         case Kind::rule:
             edge(network_.calls, from, {begins_[e.rule], to});
-            calls_of_end_.push_back({ends_[e.rule], to});
+            calls_of_end_.emplace_back(ends_[e.rule], to);
             break;
         case Kind::sequence:
             for (std::size_t i = 0; i < e.parts.size(); ++i) {

@@ -35,7 +35,10 @@ public:
         const TokenMask& mask = text_.follow(context.tokens.last(context.n_new));
         const std::span<float> all = scores.all();
         const auto eos = static_cast<std::size_t>(eos_);
-        const float end = mask.is_complete() && eos < all.size() ? all[eos] : forbidden;
+        float end = forbidden;
+        if (mask.is_complete() && eos < all.size()) {
+            end = all[eos];
+        }
         for (std::size_t begin = 0; begin < all.size(); begin += 64) {
             keep(mask.words()[begin / 64], all.subspan(begin, std::min<std::size_t>(64, all.size() - begin)));
         }
