@@ -36,7 +36,6 @@ using gpt2::SessionOptions;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
 using gpt2::test::loaded_novella;
-using gpt2::test::make_model;
 namespace test = gpt2::test;
 
 namespace {
@@ -44,8 +43,7 @@ namespace {
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
-    return loaded;
+    return test::loaded_odd();
 }
 
 /// Prompts of different lengths, one of them longer than a block of keys and one of a single token.

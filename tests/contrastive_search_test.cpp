@@ -36,16 +36,13 @@ using gpt2::Recorder;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
-using gpt2::test::make_model;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
 namespace {
 
-/// With probabilities and hidden states that differ.
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
-    return loaded;
+    return test::loaded_odd();
 }
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {
@@ -433,6 +430,8 @@ TEST_CASE("options that contradict each other name both") {
             "prompt_lookup_num_tokens");
     refused(with([](auto& c) { c.assistant_model = std::make_shared<gpt2::PromptLookup>(); }),
             "penalty_alpha", "assistant_model");
+    refused(with([](auto& c) { c.top_logprobs = 1; }), "penalty_alpha", "top_logprobs");
+    refused(with([](auto& c) { c.prompt_logprobs = true; }), "penalty_alpha", "prompt_logprobs");
     refused(with([](auto& c) { c.overflow = Overflow::slide; }), "penalty_alpha", "overflow");
     refused(with([](auto& c) { c.mirostat.emplace(); }), "mirostat", "do_sample");
     refused(with([](auto& c) { c.temperature = 0.5f; }), "temperature", "do_sample");

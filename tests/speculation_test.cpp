@@ -53,10 +53,8 @@ namespace {
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 constexpr std::size_t n_vocab = test::byte_vocabulary_size;
 
-/// Writes texts that do not only repeat themselves.
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
-    return loaded;
+    return test::loaded_odd();
 }
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {

@@ -172,7 +172,7 @@ public:
                    vocabulary_of(config, model.transformer.config.vocab_size,
                                  eos_of(config, model.transformer.config), model.tokenizer),
                    exp_),
-          n_tokens_(std::min(model.transformer.config.vocab_size, model.tokenizer.size())), top_k_(n_tokens_),
+          n_tokens_(n_known(model.transformer.config.vocab_size, model.tokenizer)), top_k_(n_tokens_),
           weights_(n_tokens_) {
         sampler_.note(context);
     }
@@ -195,10 +195,16 @@ public:
         for (const float weight : weights_) {
             sum += static_cast<double>(weight);
         }
+        std::optional<LogSoftmax> logprobs;
+        if (wants_logprobs_) {
+            scratch_.resize(logits.size());
+            logprobs.emplace(logits, exp_, scratch_);
+        }
         candidates_.clear();
         for (const TokenId id : ids) {
-            const double weight = static_cast<double>(weights_[static_cast<std::size_t>(id)]);
-            candidates_.push_back({id, weight / sum, wants_logprobs_ ? logprob(logits, id) : 0.0f});
+            const auto i = static_cast<std::size_t>(id);
+            candidates_.push_back({id, static_cast<double>(weights_[i]) / sum,
+                                   logprobs ? static_cast<float>((*logprobs)[i]) : 0.0f});
         }
         return candidates_;
     }
@@ -207,10 +213,6 @@ public:
     void accept(TokenId token) { sampler_.accept(token); }
 
 private:
-    [[nodiscard]] float logprob(std::span<const float> logits, TokenId token) {
-        return static_cast<float>(log_softmax(logits, token, exp_, scratch_));
-    }
-
     std::size_t k_;
     bool wants_logprobs_;
     ExpShifted exp_;

@@ -216,14 +216,11 @@ inline void validate_constraint(const GenerationConfig& config, const Config& mo
     if (!config.constraint) {
         return;
     }
-    const auto refuse = [](std::string_view name, bool is_set, std::string_view why) {
-        if (is_set) {
-            throw OptionError(concat("constraint and ", name, " are both set, expected one of them: ", why));
-        }
-    };
-    refuse("ignore_eos", config.ignore_eos, "a text that matches has to end");
-    refuse("forced_bos_token_id", config.forced_bos_token_id.has_value(), "each says what the text is");
-    refuse("forced_eos_token_id", config.forced_eos_token_id.has_value(), "each says where the text ends");
+    require_not_both("constraint", "ignore_eos", config.ignore_eos, "a text that matches has to end");
+    require_not_both("constraint", "forced_bos_token_id", config.forced_bos_token_id.has_value(),
+                     "each says what the text is");
+    require_not_both("constraint", "forced_eos_token_id", config.forced_eos_token_id.has_value(),
+                     "each says where the text ends");
     if (!eos_of(config, model)) {
         throw OptionError(
             "constraint is set but the model has no token that ends a text, and eos_token_id names "

@@ -28,10 +28,12 @@ inline void require_beams(std::string_view name, bool is_set) {
     }
 }
 
-/// @param why  the two cannot go together
-inline void require_without_beams(std::string_view name, bool is_set, std::string_view why) {
-    if (is_set) {
-        throw OptionError(concat(name, " and num_beams are both set, expected one of them: ", why));
+/// @param are_set  both of them
+/// @param why      they cannot go together
+inline void require_not_both(std::string_view first, std::string_view second, bool are_set,
+                             std::string_view why) {
+    if (are_set) {
+        throw OptionError(concat(first, " and ", second, " are both set, expected one of them: ", why));
     }
 }
 
@@ -57,10 +59,8 @@ inline void validate_groups(const GenerationConfig& config) {
         throw OptionError(concat("num_beam_groups is ", n,
                                  " but diversity_penalty is not set: all groups would be the same"));
     }
-    if (!sampling::is_greedy(config)) {
-        throw OptionError("num_beam_groups and do_sample are both set, expected one of them: each makes the "
-                          "texts differ");
-    }
+    require_not_both("num_beam_groups", "do_sample", !sampling::is_greedy(config),
+                     "each makes the texts differ");
 }
 
 inline void validate_beams(const GenerationConfig& config) {
@@ -74,12 +74,12 @@ inline void validate_beams(const GenerationConfig& config) {
     }
     validate_groups(config);
     using Kind = sampling::ProcessorKind;
-    require_without_beams("guidance_scale", sampling::is_set(config, Kind::guidance_scale),
-                          "a beam has one sequence, guidance needs two");
-    require_without_beams("mirostat", sampling::is_set(config, Kind::mirostat),
-                          "it follows the surprise of one text");
-    require_without_beams("top_logprobs", config.top_logprobs > 0, "a search compares whole texts");
-    require_without_beams("prompt_logprobs", config.prompt_logprobs, "a search compares whole texts");
+    require_not_both("guidance_scale", "num_beams", sampling::is_set(config, Kind::guidance_scale),
+                     "a beam has one sequence, guidance needs two");
+    require_not_both("mirostat", "num_beams", sampling::is_set(config, Kind::mirostat),
+                     "it follows the surprise of one text");
+    require_not_both("top_logprobs", "num_beams", config.top_logprobs > 0, "a search compares whole texts");
+    require_not_both("prompt_logprobs", "num_beams", config.prompt_logprobs, "a search compares whole texts");
     if (config.max_new_tokens == 0) {
         throw OptionError(
             concat("num_beams is ", config.num_beams, " but has no effect while max_new_tokens is 0"));
@@ -109,13 +109,6 @@ inline void validate_sequences(const GenerationConfig& config) {
     }
 }
 
-/// @param why  the two cannot go together
-inline void require_without_contrast(std::string_view name, bool is_set, std::string_view why) {
-    if (is_set) {
-        throw OptionError(concat("penalty_alpha and ", name, " are both set, expected one of them: ", why));
-    }
-}
-
 inline void validate_contrastive(const GenerationConfig& config) {
     const float alpha = config.penalty_alpha.value_or(0.0f);
     if (!(alpha >= 0.0f && alpha <= 1.0f)) {
@@ -129,19 +122,21 @@ inline void validate_contrastive(const GenerationConfig& config) {
                                  config.top_k ? concat(*config.top_k) : std::string("not set"),
                                  ", expected 2 or more: the tokens to choose from"));
     }
-    require_without_contrast("do_sample", config.do_sample, "contrastive search draws nothing");
-    require_without_contrast("num_beams", config.num_beams > 1, "each is a search of its own");
-    require_without_contrast("guidance_scale",
-                             sampling::is_set(config, sampling::ProcessorKind::guidance_scale),
-                             "a candidate has one sequence, guidance needs two");
-    require_without_contrast("prompt_lookup_num_tokens", config.prompt_lookup_num_tokens.has_value(),
-                             "the rows of a pass are the candidates'");
-    require_without_contrast("top_logprobs", config.top_logprobs > 0, "the search goes by other scores");
-    require_without_contrast("prompt_logprobs", config.prompt_logprobs, "the prompt is read for its states");
-    require_without_contrast("assistant_model", config.assistant_model != nullptr,
-                             "the rows of a pass are the candidates'");
-    require_without_contrast("overflow slide", config.overflow == Overflow::slide,
-                             "the text is compared with all that it begins with");
+    require_not_both("penalty_alpha", "do_sample", config.do_sample, "contrastive search draws nothing");
+    require_not_both("penalty_alpha", "num_beams", config.num_beams > 1, "each is a search of its own");
+    require_not_both("penalty_alpha", "guidance_scale",
+                     sampling::is_set(config, sampling::ProcessorKind::guidance_scale),
+                     "a candidate has one sequence, guidance needs two");
+    require_not_both("penalty_alpha", "prompt_lookup_num_tokens", config.prompt_lookup_num_tokens.has_value(),
+                     "the rows of a pass are the candidates'");
+    require_not_both("penalty_alpha", "top_logprobs", config.top_logprobs > 0,
+                     "the search goes by other scores");
+    require_not_both("penalty_alpha", "prompt_logprobs", config.prompt_logprobs,
+                     "the prompt is read for its states");
+    require_not_both("penalty_alpha", "assistant_model", config.assistant_model != nullptr,
+                     "the rows of a pass are the candidates'");
+    require_not_both("penalty_alpha", "overflow slide", config.overflow == Overflow::slide,
+                     "the text is compared with all that it begins with");
 }
 
 /// For functions that return one text.

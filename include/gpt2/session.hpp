@@ -37,11 +37,8 @@ class PrefixCache;
 class Session;
 namespace detail {
 class BatchGeneration;
-}
-
-namespace detail {
 class HiddenStates;
-}
+} // namespace detail
 
 /// Which rows of logits a forward pass shall leave in a session.
 enum class Logits {

@@ -20,6 +20,13 @@ namespace gpt2::test {
     return Gpt2Model::load(directory.path(), options);
 }
 
+/// A random one of odd_config() whose probabilities and hidden states differ, and whose texts do not only
+/// repeat themselves; loaded once.
+[[nodiscard]] inline const Gpt2Model& loaded_odd() {
+    static const Gpt2Model loaded = make_model(odd_config(), enlarge_matrices);
+    return loaded;
+}
+
 /// The default model, loaded once.
 [[nodiscard]] inline const Gpt2Model& loaded_novella() {
     static const Gpt2Model loaded = Gpt2Model::load(novella());
