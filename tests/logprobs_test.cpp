@@ -43,8 +43,7 @@ namespace {
 constexpr std::size_t n_positions = 150; // of test::odd_config()
 
 const Gpt2Model& model() {
-    static const Gpt2Model loaded = make_model(test::odd_config(), test::enlarge_matrices);
-    return loaded;
+    return test::loaded_odd();
 }
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {
@@ -304,6 +303,18 @@ TEST_CASE("prompt_logprobs with truncate_left: of what is left of the prompt") {
     session.forward(long_prompt);
     const auto more = tokens(8, 2);
     check(session.generate(more, config), joined(long_prompt, more), more.size());
+}
+
+TEST_CASE("prompt_logprobs of a prompt that a prefix cache knows are those of all of it") {
+    const auto prompt = tokens(80);
+    const GenerationConfig config = with_all(drawing());
+    const GenerationResult expected = Session(model()).generate(prompt, config);
+    gpt2::PrefixCache cache(model());
+    for (int time = 0; time < 2; ++time) {
+        const GenerationResult found = cache.generate(prompt, config);
+        CHECK(found.prompt_logprobs.size() == found.prompt_tokens);
+        check_same(found, expected);
+    }
 }
 
 TEST_CASE("in a batch each text has what it would have alone") {

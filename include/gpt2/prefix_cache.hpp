@@ -139,6 +139,7 @@ public:
     }
 
     /// As Gpt2Model::generate, but reads of the prompt only what is not known, and remembers prompt and text.
+    /// With prompt_logprobs, which keys and values do not tell, all of the prompt is read.
     /// @throws as Session::generate
     GenerationResult generate(std::string_view prompt, const GenerationConfig& config = {},
                               const StreamCallback& callback = {}) {
@@ -151,7 +152,7 @@ public:
         validate(config, model_.config());
         require_room(prompt.size(), config, model_.config());
         const std::span<const TokenId> context = context_of(prompt, config, model_.config().n_positions);
-        Session writer = session(context);
+        Session writer = config.prompt_logprobs ? Session(model_, options_.session) : session(context);
         GenerationResult result = writer.generate(context.subspan(writer.position()), config, callback);
         result.prompt_tokens = context.size();
         store(writer);
