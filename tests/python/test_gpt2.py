@@ -24,6 +24,7 @@ import measure_quantization as numpy_gpt2
 from gpt2 import _gpt2
 from gpt2_convert import checkpoint
 from gpt2_convert.sources import packed
+from interpreter import check_goes_on
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVELLA = ROOT / "models" / "novella-f16.safetensors"
@@ -461,14 +462,6 @@ def test_the_interpreter_goes_on_meanwhile(model: gpt2.Model) -> None:
     """While something is computed another thread runs; it gets the lock only where it is let go."""
     tokens = model.encode(PROMPT) * 20
     session = gpt2.Session(model)
-    done = threading.Event()
-    count = [0]
-
-    def work() -> None:
-        while not done.is_set():
-            count[0] += 1
-            time.sleep(0)
-
     calls: list[Callable[[], Any]] = [
         lambda: session.forward(tokens),
         lambda: session.score(tokens),
@@ -477,23 +470,7 @@ def test_the_interpreter_goes_on_meanwhile(model: gpt2.Model) -> None:
         lambda: list(model.stream(tokens, max_new_tokens=5)),
         lambda: gpt2.Model(NOVELLA, "int8"),
     ]
-    interval = sys.getswitchinterval()
-    worker = threading.Thread(target=work)
-    worker.start()
-    sys.setswitchinterval(1000)
-    try:
-        for call in calls:
-            for _ in range(100):
-                session.truncate(0)
-                before = count[0]
-                call()
-                if count[0] > before:
-                    break
-            assert count[0] > before
-    finally:
-        sys.setswitchinterval(interval)
-        done.set()
-        worker.join()
+    check_goes_on(calls, 100, lambda: session.truncate(0))
 
 
 def test_many_threads_one_model(model: gpt2.Model) -> None:

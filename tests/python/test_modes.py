@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 import gpt2
+from interpreter import check_goes_on
 
 ROOT = Path(__file__).resolve().parents[2]
 NOVELLA = ROOT / "models" / "novella-f16.safetensors"
@@ -421,14 +421,6 @@ def test_the_interpreter_goes_on_meanwhile(model: gpt2.Model, tmp_path: Path) ->
     session = gpt2.Session(model)
     session.forward(model.encode("Once upon a time") * 50, logits="none")
     session.save(tmp_path / "saved")
-    done = threading.Event()
-    count = [0]
-
-    def work() -> None:
-        while not done.is_set():
-            count[0] += 1
-            time.sleep(0)
-
     calls: list[Callable[[], Any]] = [
         lambda: model.generate_batch(["a", "b"], max_new_tokens=20),
         lambda: model.generate("a", num_beams=3, max_new_tokens=10),
@@ -437,22 +429,7 @@ def test_the_interpreter_goes_on_meanwhile(model: gpt2.Model, tmp_path: Path) ->
         lambda: session.save(tmp_path / "saved"),
         lambda: gpt2.Session.restore(model, tmp_path / "saved"),
     ]
-    interval = sys.getswitchinterval()
-    worker = threading.Thread(target=work)
-    worker.start()
-    sys.setswitchinterval(1000)
-    try:
-        for call in calls:
-            before = count[0]
-            for _ in range(200):
-                call()
-                if count[0] > before:
-                    break
-            assert count[0] > before
-    finally:
-        sys.setswitchinterval(interval)
-        done.set()
-        worker.join()
+    check_goes_on(calls, 200)
 
 
 @pytest.mark.parametrize(
