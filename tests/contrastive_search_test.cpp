@@ -36,6 +36,7 @@ using gpt2::Recorder;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::joined;
 using gpt2::test::mismatch;
 namespace test = gpt2::test;
 
@@ -47,12 +48,6 @@ const Gpt2Model& model() {
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {
     return test::some_tokens(n, test::byte_vocabulary_size, seed);
-}
-
-std::vector<TokenId> joined(std::span<const TokenId> a, std::span<const TokenId> b) {
-    std::vector<TokenId> all(a.begin(), a.end());
-    all.insert(all.end(), b.begin(), b.end());
-    return all;
 }
 
 std::vector<float> copy(std::span<const float> values) {

@@ -33,6 +33,7 @@ using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::TokenLogprob;
 using gpt2::test::check_throws;
+using gpt2::test::joined;
 using gpt2::test::loaded_novella;
 using gpt2::test::make_model;
 using gpt2::test::mismatch;
@@ -48,11 +49,6 @@ const Gpt2Model& model() {
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {
     return test::some_tokens(n, 256, seed);
-}
-
-std::vector<TokenId> joined(std::vector<TokenId> a, const std::vector<TokenId>& b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
 }
 
 /// The log-probabilities of all tokens at each place of a text but the first, token by token.

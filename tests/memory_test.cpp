@@ -45,6 +45,7 @@ using gpt2::PrefixCache;
 using gpt2::Session;
 using gpt2::TokenId;
 using gpt2::test::check_throws;
+using gpt2::test::joined;
 using gpt2::test::make_model;
 namespace test = gpt2::test;
 
@@ -57,11 +58,6 @@ const Gpt2Model& model() {
 
 std::vector<TokenId> tokens(std::size_t n, std::uint32_t seed = 1) {
     return test::some_tokens(n, test::byte_vocabulary_size, seed);
-}
-
-std::vector<TokenId> joined(std::vector<TokenId> a, std::span<const TokenId> b) {
-    a.insert(a.end(), b.begin(), b.end());
-    return a;
 }
 
 /// The memory that a block of the default cache is counted with.

@@ -133,6 +133,13 @@ inline void enlarge_matrices(std::string_view name, std::span<float> values) {
     return tokens;
 }
 
+/// One after the other.
+[[nodiscard]] inline std::vector<TokenId> joined(std::span<const TokenId> a, std::span<const TokenId> b) {
+    std::vector<TokenId> all(a.begin(), a.end());
+    all.insert(all.end(), b.begin(), b.end());
+    return all;
+}
+
 /// The default model.
 [[nodiscard]] inline std::filesystem::path novella() {
     return std::filesystem::path(GPT2_SOURCE_DIR) / "models" / "novella-f16.safetensors";
