@@ -33,9 +33,19 @@ GPT2_KERNEL void finish_rows(const float* values, std::size_t rows, float* y, st
     }
 }
 
+/// Asks for [@p begin, @p begin + @p bytes) in the second-level cache.
+GPT2_INLINE void fetch(const std::byte* begin, std::size_t bytes) {
+    for (std::size_t line = 0; line < bytes; line += 64) {
+        __builtin_prefetch(begin + line, 0, 2);
+    }
+}
+
 /// All rows times one panel. Each output starts at its bias and takes its multiply-adds in the order of the
-/// inputs: the same chain for any number of rows. With several tiles of rows the inputs go in blocks that
-/// stay in the first-level cache, and the sums, which are stored and loaded exactly, wait in between.
+/// inputs: the same chain for any number of rows. A single tile reads the panel as one stream. With several
+/// the inputs go in blocks that stay in the first-level cache, and the sums, which are stored and loaded
+/// exactly, wait in between. So that memory and arithmetic work at the same time, each tile of a float format
+/// fetches its part of the next block (of the next panel, if this one ends). An integer format has a quarter
+/// of the bytes and more arithmetic; there it is faster that the first tile alone looks ahead.
 GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
     const LinearTile& tile = args.tile;
     const UnitShape unit = unit_of(args.type);
@@ -50,12 +60,22 @@ GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
         store(sums + row * panel_width, low);
         store(sums + row * panel_width + 16, high);
     }
-    const std::size_t block = rows == tile.rows ? n_units : linear_block_inputs / unit.group;
-    for (std::size_t first = 0; first < n_units; first += block) {
-        const std::size_t n = n_units - first < block ? n_units - first : block;
-        for (std::size_t row = 0; row < rows; row += tile.rows) {
-            const std::byte* const x = args.x + (row * n_units + first * tile.rows) * unit.x_bytes;
-            tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width);
+    if (rows == tile.rows) {
+        tile.block(weights, args.x, n_units, sums, prefetch_distance);
+    } else {
+        const std::size_t block = linear_block_bytes / unit.bytes;
+        const std::size_t part = linear_block_bytes * tile.rows / rows;
+        for (std::size_t first = 0; first < n_units; first += block) {
+            const std::size_t n = n_units - first < block ? n_units - first : block;
+            const std::byte* next = weights + (first + n) * unit.bytes;
+            for (std::size_t row = 0; row < rows; row += tile.rows, next += part) {
+                if (!is_integer(args.type)) {
+                    fetch(next, part);
+                }
+                const std::byte* const x = args.x + (row * n_units + first * tile.rows) * unit.x_bytes;
+                tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width,
+                           is_integer(args.type) && row == 0 ? prefetch_distance : 0);
+            }
         }
     }
     const std::size_t n = args.n_outputs - panel * panel_width;
