@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cstddef>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,7 +29,7 @@ namespace gpt2::bench {
 struct Routines {
     using Read = float (*)(const float* p, std::size_t n);
     std::array<Read, 4> read; ///< 1 stream; the same with software prefetch; 2 streams; 4
-    float (*multiply_add)(std::size_t steps, float factor, float addend);
+    float (*multiply_add)(std::size_t steps, float factor, float addend, const float* starts);
 };
 
 inline constexpr std::size_t flop_per_step = 12 * 16 * 2; ///< of Routines::multiply_add
@@ -232,10 +233,13 @@ private:
     const std::size_t pieces = pool.size() * 8;
     std::atomic<float> sink{0.0f};
     const auto multiply_add = best_routines().multiply_add;
+    std::array<float, 12 * 16> starts{};
+    std::iota(starts.begin(), starts.end(), 0.0f);
     const auto turn = pool.take_turn();
     return repeat(seconds, 1, static_cast<double>(pieces * steps * flop_per_step), [&] {
         pool.parallel_for(pieces, 1, [&](std::size_t begin, std::size_t end) {
-            sink.store(multiply_add((end - begin) * steps, 0.5f, 0.5f), std::memory_order_relaxed);
+            sink.store(multiply_add((end - begin) * steps, 0.5f, 0.5f, starts.data()),
+                       std::memory_order_relaxed);
         });
     });
 }

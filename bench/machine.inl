@@ -33,23 +33,23 @@ GPT2_TARGET inline float read(const float* p, std::size_t n) {
 }
 
 /// @p steps times 12 blocks of sixteen multiply-adds, in 12 independent chains of registers at any width:
-/// more than the latency of each times the number at once. They begin differently, or a compiler would make
-/// one of all.
-GPT2_TARGET inline float multiply_add(std::size_t steps, float factor, float addend) {
+/// more than the latency of each times the number at once. @p starts are 192 numbers that all differ: a
+/// compiler makes one chain of two that begin alike, be they halves of one block.
+GPT2_TARGET inline float multiply_add(std::size_t steps, float factor, float addend, const float* starts) {
     const F32x16 a = broadcast(factor);
     const F32x16 b = broadcast(addend);
-    F32x16 s0 = broadcast(0.0f);
-    F32x16 s1 = broadcast(1.0f);
-    F32x16 s2 = broadcast(2.0f);
-    F32x16 s3 = broadcast(3.0f);
-    F32x16 s4 = broadcast(4.0f);
-    F32x16 s5 = broadcast(5.0f);
-    F32x16 s6 = broadcast(6.0f);
-    F32x16 s7 = broadcast(7.0f);
-    F32x16 s8 = broadcast(8.0f);
-    F32x16 s9 = broadcast(9.0f);
-    F32x16 s10 = broadcast(10.0f);
-    F32x16 s11 = broadcast(11.0f);
+    F32x16 s0 = load(starts);
+    F32x16 s1 = load(starts + 16);
+    F32x16 s2 = load(starts + 32);
+    F32x16 s3 = load(starts + 48);
+    F32x16 s4 = load(starts + 64);
+    F32x16 s5 = load(starts + 80);
+    F32x16 s6 = load(starts + 96);
+    F32x16 s7 = load(starts + 112);
+    F32x16 s8 = load(starts + 128);
+    F32x16 s9 = load(starts + 144);
+    F32x16 s10 = load(starts + 160);
+    F32x16 s11 = load(starts + 176);
     constexpr Isa isa = Isa::GPT2_LEVEL;
     constexpr int repeats = isa == Isa::avx512 ? 1 : isa == Isa::avx2 ? 2 : 4;
     for (std::size_t i = 0; i < steps; ++i) {
