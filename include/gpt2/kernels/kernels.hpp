@@ -35,16 +35,15 @@ enum class Epilogue {
 struct LinearTile {
     std::size_t rows = 0;
     /// Adds products to sums [rows][32]: of @p n groups of inputs, from @p weights, units of the panel, and
-    /// @p x, the tile's activations for them. Asks for weights @p ahead bytes before it reads them.
+    /// @p x, the tile's activations for them. With @p ahead, weights that come later are asked for meanwhile.
     void (*block)(const std::byte* weights, const std::byte* x, std::size_t n, float* sums,
-                  std::size_t ahead) = nullptr;
+                  bool ahead) = nullptr;
 };
 using LinearTiles = std::array<LinearTile, 5>; ///< ascending; those not used have 0 rows
 
 inline constexpr std::size_t max_linear_rows = 96; ///< in a call of Kernels::linear, a multiple of all tiles
 /// Bytes of weights that several tiles take in turns: half of a small first-level cache.
 inline constexpr std::size_t linear_block_bytes = 16384;
-inline constexpr std::size_t prefetch_distance = 8192; ///< bytes ahead in the stream of weights
 
 /// y = epilogue(x W + b) for `rows` rows and a range of panels.
 struct LinearArgs {

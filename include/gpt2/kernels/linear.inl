@@ -61,7 +61,7 @@ GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
         store(sums + row * panel_width + 16, high);
     }
     if (rows == tile.rows) {
-        tile.block(weights, args.x, n_units, sums, prefetch_distance);
+        tile.block(weights, args.x, n_units, sums, true);
     } else {
         const std::size_t block = linear_block_bytes / unit.bytes;
         const std::size_t part = linear_block_bytes * tile.rows / rows;
@@ -74,7 +74,7 @@ GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
                 }
                 const std::byte* const x = args.x + (row * n_units + first * tile.rows) * unit.x_bytes;
                 tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width,
-                           is_integer(args.type) && row == 0 ? prefetch_distance : 0);
+                           is_integer(args.type) && row == 0);
             }
         }
     }

@@ -48,15 +48,15 @@ template <> struct Accumulators<0> {
 /// The LinearTile::block of a float format.
 template <class Weight, std::size_t Rows>
 GPT2_KERNEL void multiply_float(const std::byte* panel, const std::byte* rows, std::size_t n, float* sums,
-                                std::size_t ahead) {
+                                bool ahead) {
     const auto* weights = reinterpret_cast<const Weight*>(panel);
     const auto* x = reinterpret_cast<const float*>(rows);
     Accumulators<Rows> accumulators;
     accumulators.read(sums);
     for (std::size_t k = 0; k < n; ++k) {
-        if constexpr (Rows <= 8) {
-            for (std::size_t line = 0; line < panel_width * sizeof(Weight); line += 64) {
-                __builtin_prefetch(reinterpret_cast<const char*>(weights) + ahead + line);
+        if (Rows <= 8 && ahead) {
+            for (std::size_t line = 0; line < panel_width; line += 64 / sizeof(Weight)) {
+                fetch_ahead(weights + line);
             }
         }
         F32x16 a;

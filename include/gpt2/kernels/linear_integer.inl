@@ -80,7 +80,7 @@ GPT2_INLINE void step_quads(Dots<Format, Rows>& dots, const std::byte* unit, con
 /// integers, which is a float without rounding (64 * 127 * 127 < 2^24), times the product of both scales.
 template <class Format, std::size_t Rows>
 GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std::size_t n, float* sums,
-                                  std::size_t ahead) {
+                                  bool ahead) {
     constexpr UnitShape shape = Format::shape;
     constexpr std::size_t quads = shape.group / 4;
     constexpr std::size_t together = Rows == 1 ? 4 : quads / Rows;
@@ -88,8 +88,8 @@ GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std
     accumulators.read(sums);
     for (std::size_t i = 0; i < n; ++i) {
         // One by one: all at once, written out, they were in each other's way where memory is busy.
-        for (std::size_t line = 0; line < shape.bytes; line += 64) {
-            __builtin_prefetch(reinterpret_cast<const char*>(unit) + ahead + line);
+        for (std::size_t line = 0; ahead && line < shape.bytes; line += 64) {
+            fetch_ahead(unit + line);
         }
         Dots<Format, Rows> dots;
         dots.start(x + Rows * (shape.group + 4));

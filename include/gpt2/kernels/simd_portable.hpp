@@ -49,6 +49,9 @@
 ///                           began with |
 /// | `start_dot<Zero>(correction)` | -Zero times the sum of all x in all lanes |
 /// | `sum_of(a, b)` | of integers |
+///
+/// `fetch_ahead(p)` asks for weights that come some time after those at p in a stream that is read line by
+/// line.
 
 namespace gpt2::kernels::portable {
 
@@ -164,6 +167,10 @@ inline Quad quad_fma(Quad a, Quad b, Quad c) {
     return quad_map([&](int i) { return std::fma(a.lane[i], b.lane[i], c.lane[i]); });
 }
 #endif
+
+inline void fetch_ahead(const void* p) {
+    __builtin_prefetch(static_cast<const std::byte*>(p) + 8192);
+}
 
 struct F32x16 {
     Quad q0, q1, q2, q3;
