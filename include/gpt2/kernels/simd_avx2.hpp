@@ -30,11 +30,11 @@ struct F32x16 {
 /// that follow each other here stand for lines 16 KiB apart there, so that a stream is read ahead in four
 /// places at once. On a Zen 3 one core reads 10 GB/s from one place and 12.5 from four.
 GPT2_INLINE void fetch_ahead(const void* p) {
-    constexpr std::uintptr_t window = 65536;
-    const auto at = reinterpret_cast<std::uintptr_t>(p);
-    const std::uintptr_t line = at % window / 64;
-    const std::uintptr_t then = at - at % window + window + line % 4 * (window / 4) + line / 4 * 64;
-    __builtin_prefetch(reinterpret_cast<const void*>(then), 0, 2);
+    constexpr std::size_t window = 65536;
+    const std::size_t at = reinterpret_cast<std::uintptr_t>(p) % window;
+    const std::size_t line = at / 64;
+    const std::size_t then = window + line % 4 * (window / 4) + line / 4 * 64; // from the window's begin
+    __builtin_prefetch(static_cast<const std::byte*>(p) + (then - at), 0, 2);
 }
 
 GPT2_INLINE F32x16 zero() {
