@@ -292,9 +292,7 @@ template <class Stored> GPT2_KERNEL void attend(const AttendArgs& args) {
     const std::size_t first_block = args.n_positions < kv_block ? args.n_positions : kv_block;
     const std::size_t bytes =
         first_block * (args.head_size + padded_head_size(args.head_size)) * sizeof(Stored);
-    for (std::size_t i = 0; i < (bytes < ahead_bytes ? bytes : ahead_bytes); i += 64) {
-        __builtin_prefetch(static_cast<const char*>(args.blocks) + i, 0, 2);
-    }
+    fetch(static_cast<const std::byte*>(args.blocks), bytes < ahead_bytes ? bytes : ahead_bytes);
     std::size_t query = 0;
     while (query < args.n_queries) {
         const std::size_t last = (args.n_positions - 1 + query) % kv_block;

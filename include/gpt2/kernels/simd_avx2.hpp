@@ -28,7 +28,7 @@ struct F32x16 {
 
 /// Fetches, for the line at @p p of a long stream, one of the next 64 KiB into the second-level cache: lines
 /// that follow each other here stand for lines 16 KiB apart there, so that a stream is read ahead in four
-/// places at once. On a Zen 3 one core reads 10 GB/s from one place and 12.5 from four.
+/// places at once. On a Zen 3 one core reads 9 GB/s from one place and 12 from four.
 GPT2_INLINE void fetch_ahead(const void* p) {
     constexpr std::size_t window = 65536;
     const std::size_t at = reinterpret_cast<std::uintptr_t>(p) % window;
