@@ -31,13 +31,20 @@ enum class Epilogue {
     relu,      ///< y = max(x W + b, 0)
 };
 
+/// What a tile asks memory for while it computes: without @p next what comes later in its own stream, else of
+/// the bytes from @p next on, as many as it reads itself, one line in every @p stride bytes.
+struct ReadAhead {
+    const std::byte* next = nullptr;
+    std::size_t stride = 64; ///< 64 for each of the tiles that share the work
+};
+
 /// Rows that go through a panel together.
 struct LinearTile {
     std::size_t rows = 0;
     /// Adds products to sums [rows][32]: of @p n groups of inputs, from @p weights, units of the panel, and
-    /// @p x, the tile's activations for them. With @p ahead, weights that come later are asked for meanwhile.
+    /// @p x, the tile's activations for them.
     void (*block)(const std::byte* weights, const std::byte* x, std::size_t n, float* sums,
-                  bool ahead) = nullptr;
+                  ReadAhead ahead) = nullptr;
 };
 using LinearTiles = std::array<LinearTile, 5>; ///< ascending; those not used have 0 rows
 

@@ -43,9 +43,9 @@ GPT2_INLINE void fetch(const std::byte* begin, std::size_t bytes) {
 /// All rows times one panel. Each output starts at its bias and takes its multiply-adds in the order of the
 /// inputs: the same chain for any number of rows. A single tile reads the panel as one stream. With several
 /// the inputs go in blocks that stay in the first-level cache, and the sums, which are stored and loaded
-/// exactly, wait in between. So that memory and arithmetic work at the same time, each tile of a float format
-/// fetches its part of the next block (of the next panel, if this one ends). An integer format has a quarter
-/// of the bytes and more arithmetic; there it is faster that the first tile alone looks ahead.
+/// exactly, wait in between. So that memory and arithmetic work at the same time, each tile fetches its part
+/// of the next block (of the next panel, if this one ends), a line now and then: asked for at once, the lines
+/// would fill the buffers for misses, and the arithmetic would wait.
 GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
     const LinearTile& tile = args.tile;
     const UnitShape unit = unit_of(args.type);
@@ -61,20 +61,16 @@ GPT2_KERNEL void linear_panel(const LinearArgs& args, std::size_t panel) {
         store(sums + row * panel_width + 16, high);
     }
     if (rows == tile.rows) {
-        tile.block(weights, args.x, n_units, sums, true);
+        tile.block(weights, args.x, n_units, sums, {});
     } else {
         const std::size_t block = linear_block_bytes / unit.bytes;
-        const std::size_t part = linear_block_bytes * tile.rows / rows;
+        const std::size_t stride = rows / tile.rows * 64;
         for (std::size_t first = 0; first < n_units; first += block) {
             const std::size_t n = n_units - first < block ? n_units - first : block;
             const std::byte* next = weights + (first + n) * unit.bytes;
-            for (std::size_t row = 0; row < rows; row += tile.rows, next += part) {
-                if (!is_integer(args.type)) {
-                    fetch(next, part);
-                }
+            for (std::size_t row = 0; row < rows; row += tile.rows, next += 64) {
                 const std::byte* const x = args.x + (row * n_units + first * tile.rows) * unit.x_bytes;
-                tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width,
-                           is_integer(args.type) && row == 0);
+                tile.block(weights + first * unit.bytes, x, n, sums + row * panel_width, {next, stride});
             }
         }
     }

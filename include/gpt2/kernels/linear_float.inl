@@ -45,26 +45,42 @@ template <> struct Accumulators<0> {
     GPT2_INLINE void write(float*) const {}
 };
 
+/// Count inputs, of @p weights and @p x.
+template <class Weight, std::size_t Rows>
+GPT2_INLINE void step_inputs(Accumulators<Rows>& sums, const Weight* weights, const float* x,
+                             std::size_t count) {
+    for (std::size_t k = 0; k < count; ++k) {
+        F32x16 a;
+        F32x16 b;
+        load_weights(weights + k * panel_width, a, b);
+        sums.step(x + k * Rows, a, b);
+    }
+}
+
 /// The LinearTile::block of a float format.
 template <class Weight, std::size_t Rows>
 GPT2_KERNEL void multiply_float(const std::byte* panel, const std::byte* rows, std::size_t n, float* sums,
-                                bool ahead) {
+                                ReadAhead ahead) {
+    constexpr std::size_t unit_lines = panel_width * sizeof(Weight) / 64;
     const auto* weights = reinterpret_cast<const Weight*>(panel);
     const auto* x = reinterpret_cast<const float*>(rows);
     Accumulators<Rows> accumulators;
     accumulators.read(sums);
-    for (std::size_t k = 0; k < n; ++k) {
-        if (Rows <= 8 && ahead) {
-            for (std::size_t line = 0; line < panel_width; line += 64 / sizeof(Weight)) {
-                fetch_ahead(weights + line);
+    if (ahead.next == nullptr) {
+        for (std::size_t k = 0; k < n; ++k) {
+            for (std::size_t line = 0; line < unit_lines; ++line) {
+                fetch_ahead(panel + (k * unit_lines + line) * 64);
             }
+            step_inputs(accumulators, weights + k * panel_width, x + k * Rows, 1);
         }
-        F32x16 a;
-        F32x16 b;
-        load_weights(weights, a, b);
-        accumulators.step(x, a, b);
-        weights += panel_width;
-        x += Rows;
+    } else {
+        const std::size_t every = ahead.stride / 64;
+        for (std::size_t k = 0; k < n; k += every) {
+            for (std::size_t line = 0; line < unit_lines; ++line, ahead.next += ahead.stride) {
+                __builtin_prefetch(ahead.next, 0, 2);
+            }
+            step_inputs(accumulators, weights + k * panel_width, x + k * Rows, n - k < every ? n - k : every);
+        }
     }
     accumulators.write(sums);
 }

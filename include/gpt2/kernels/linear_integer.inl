@@ -80,16 +80,23 @@ GPT2_INLINE void step_quads(Dots<Format, Rows>& dots, const std::byte* unit, con
 /// integers, which is a float without rounding (64 * 127 * 127 < 2^24), times the product of both scales.
 template <class Format, std::size_t Rows>
 GPT2_KERNEL void multiply_integer(const std::byte* unit, const std::byte* x, std::size_t n, float* sums,
-                                  bool ahead) {
+                                  ReadAhead ahead) {
     constexpr UnitShape shape = Format::shape;
     constexpr std::size_t quads = shape.group / 4;
     constexpr std::size_t together = Rows == 1 ? 4 : quads / Rows;
     Accumulators<Rows> accumulators;
     accumulators.read(sums);
+    const std::byte* next_end = ahead.next;
     for (std::size_t i = 0; i < n; ++i) {
         // One by one: all at once, written out, they were in each other's way where memory is busy.
-        for (std::size_t line = 0; ahead && line < shape.bytes; line += 64) {
-            fetch_ahead(unit + line);
+        if (ahead.next == nullptr) {
+            for (std::size_t line = 0; line < shape.bytes; line += 64) {
+                fetch_ahead(unit + line);
+            }
+        } else {
+            for (next_end += shape.bytes; ahead.next < next_end; ahead.next += ahead.stride) {
+                __builtin_prefetch(ahead.next, 0, 2);
+            }
         }
         Dots<Format, Rows> dots;
         dots.start(x + Rows * (shape.group + 4));
