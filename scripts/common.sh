@@ -102,7 +102,8 @@ build_program() {
     mkdir -p "$root/build"
     say "building gpt2-generate (in build/quickstart)"
     if ! {
-        configure "$build" -DCMAKE_BUILD_TYPE=Release -DGPT2_BUILD_TESTS=OFF -DGPT2_BUILD_BENCHMARKS=OFF &&
+        configure "$build" -DCMAKE_BUILD_TYPE=Release -DCMAKE_UNITY_BUILD=ON -DGPT2_BUILD_TESTS=OFF \
+            -DGPT2_BUILD_BENCHMARKS=OFF &&
             cmake --build "$build" --target gpt2-generate --parallel "$(jobs_)"
     } >"$build.log" 2>&1; then
         tail -n 50 "$build.log" >&2

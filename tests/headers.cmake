@@ -11,6 +11,7 @@ foreach(header IN LISTS headers)
 endforeach()
 add_library(gpt2_headers OBJECT ${header_sources})
 target_link_libraries(gpt2_headers PRIVATE gpt2::gpt2 gpt2_warnings)
+set_target_properties(gpt2_headers PROPERTIES UNITY_BUILD OFF)
 if(NOT MSVC)
     target_compile_options(gpt2_headers PRIVATE -O0) # nothing of it runs
 endif()

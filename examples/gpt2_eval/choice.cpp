@@ -9,12 +9,12 @@ namespace evaluation = gpt2::evaluation;
 
 namespace {
 
-struct Options : DataSetOptions {
+struct ChoiceOptions : DataSetOptions {
     bool harness = false;
 };
 
-nlohmann::ordered_json details_of(const evaluation::Example& example,
-                                  std::span<const evaluation::ChoiceScore> choices) {
+nlohmann::ordered_json choice_details(const evaluation::Example& example,
+                                      std::span<const evaluation::ChoiceScore> choices) {
     using evaluation::ChoiceScore;
     nlohmann::ordered_json out{{"chosen", best_choice(choices, &ChoiceScore::log_probability)},
                                {"chosen_per_character", best_choice(choices, &ChoiceScore::per_character)},
@@ -39,7 +39,7 @@ std::string text_of(const evaluation::AccuracyScore& score) {
     return out;
 }
 
-int run(const Options& options) {
+int run_choice(const ChoiceOptions& options) {
     evaluation::AccuracyScore score;
     return run_data_set(
         options,
@@ -47,7 +47,7 @@ int run(const Options& options) {
          .add =
              [&](const auto& example, auto choices) {
                  score.add(choices, example.label);
-                 return details_of(example, choices);
+                 return choice_details(example, choices);
              },
          .running_value = [&] { return "acc_norm per token " + percent(score.accuracy_per_token()); },
          .json = [&] { return json_of(score); },
@@ -57,7 +57,7 @@ int run(const Options& options) {
 } // namespace
 
 Command add_choice(CLI::App& app) {
-    const auto o = std::make_shared<Options>();
+    const auto o = std::make_shared<ChoiceOptions>();
     CLI::App* const command = app.add_subcommand("choice", "How often the right ending of several is chosen");
     o->add_to(*command, "Lines of JSON: HellaSwag's {\"ctx\", \"endings\", \"label\"} or\n"
                         "{\"context\" or \"question\", \"choices\", \"label\"}");
@@ -69,5 +69,5 @@ Command add_choice(CLI::App& app) {
 per token as llm.c. To compare with published figures for GPT-2 124M on hellaswag_val.jsonl:
   without --harness   llm.c: acc 28.59 %, acc_norm per token 29.55 %
   with --harness      lm-evaluation-harness: acc 28.92 %, acc_norm per character 31.14 %)");
-    return {command, [o] { return run(*o); }};
+    return {command, [o] { return run_choice(*o); }};
 }

@@ -9,21 +9,21 @@ namespace evaluation = gpt2::evaluation;
 
 namespace {
 
-nlohmann::ordered_json details_of(const evaluation::Example& example,
-                                  std::span<const evaluation::ChoiceScore> choices) {
+nlohmann::ordered_json cloze_details(const evaluation::Example& example,
+                                     std::span<const evaluation::ChoiceScore> choices) {
     nlohmann::ordered_json out{{"chosen", best_choice(choices, &evaluation::ChoiceScore::log_probability)}};
     out.update(scores_of(example, choices));
     return out;
 }
 
-int run(const DataSetOptions& options) {
+int run_cloze(const DataSetOptions& options) {
     evaluation::AccuracyScore score;
     return run_data_set(options,
                         {.read = evaluation::read_cloze,
                          .add =
                              [&](const auto& example, auto choices) {
                                  score.add(choices, example.label);
-                                 return details_of(example, choices);
+                                 return cloze_details(example, choices);
                              },
                          .running_value = [&] { return "accuracy " + percent(score.accuracy()); },
                          .json =
@@ -50,5 +50,5 @@ Command add_cloze(CLI::App& app) {
 Each candidate is put into the blank; the most probable text wins, what follows the blank included. So the
 GPT-2 paper does with the Children's Book Test, validation set: 87.65 % of common nouns and 83.4 % of named
 entities for GPT-2 124M, after bringing the text into its natural form, which is left to the user here.)");
-    return {command, [o] { return run(*o); }};
+    return {command, [o] { return run_cloze(*o); }};
 }

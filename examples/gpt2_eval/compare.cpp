@@ -49,7 +49,7 @@ constexpr std::array thresholds{
               [](const evaluation::Comparison& c) { return c.top5_agreement().value; }},
 };
 
-struct Options {
+struct CompareOptions {
     std::string reference;
     std::vector<std::string> candidates;
     std::filesystem::path text;
@@ -61,7 +61,7 @@ struct Options {
 };
 
 /// What was asked of a candidate and not met: "--max-kl: expected at most 0.001, found 0.0287".
-std::vector<std::string> misses(const Options& options, const evaluation::Comparison& comparison) {
+std::vector<std::string> misses(const CompareOptions& options, const evaluation::Comparison& comparison) {
     std::vector<std::string> out;
     for (std::size_t i = 0; i < thresholds.size(); ++i) {
         const Threshold& threshold = thresholds[i];
@@ -91,9 +91,9 @@ std::string text_of(const std::string& name, const evaluation::Comparison& c) {
     return out;
 }
 
-class Run {
+class CompareRun {
 public:
-    explicit Run(const Options& options)
+    explicit CompareRun(const CompareOptions& options)
         : options_(options), pool_(pool_of(options.threads)), file_(gpt2::MappedFile::open(options.text)),
           reference_(ModelSpec::parse(options.reference)) {
         add(reference_);
@@ -179,7 +179,7 @@ private:
         return good ? success : missed;
     }
 
-    const Options& options_;
+    const CompareOptions& options_;
     std::shared_ptr<gpt2::ThreadPool> pool_;
     gpt2::MappedFile file_;
     ModelSpec reference_;
@@ -190,7 +190,7 @@ private:
 } // namespace
 
 Command add_compare(CLI::App& app) {
-    const auto o = std::make_shared<Options>();
+    const auto o = std::make_shared<CompareOptions>();
     CLI::App* const command = app.add_subcommand("compare", "How far models are from a reference on a text");
     command->add_option("reference", o->reference, "The model that is right")->type_name("REF")->required();
     command->add_option("candidates", o->candidates, "Models of the same vocabulary")
@@ -213,5 +213,5 @@ Command add_compare(CLI::App& app) {
             ->group("Thresholds (status 3 if a candidate misses one)");
     }
     command->add_flag("--json", o->json, "Print one JSON object");
-    return {command, [o] { return Run(*o).run(); }};
+    return {command, [o] { return CompareRun(*o).run(); }};
 }

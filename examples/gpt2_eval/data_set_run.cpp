@@ -56,9 +56,9 @@ private:
 };
 
 /// One run over a data set.
-class Run {
+class DataSetRun {
 public:
-    Run(const DataSetOptions& options, const DataSetTask& task)
+    DataSetRun(const DataSetOptions& options, const DataSetTask& task)
         : options_(options), task_(task), spec_(options.model.spec()),
           file_(gpt2::MappedFile::open(options.file)), lines_(file_.text(), options.file.string()),
           limit_(limit_of(options)), pool_(pool_of(options.model.threads)),
@@ -174,7 +174,7 @@ void DataSetOptions::add_to(CLI::App& app, const std::string& file_help) {
 }
 
 int run_data_set(const DataSetOptions& options, const DataSetTask& task) {
-    return Run(options, task).run();
+    return DataSetRun(options, task).run();
 }
 
 nlohmann::ordered_json scores_of(const evaluation::Example& example,

@@ -9,7 +9,8 @@ namespace evaluation = gpt2::evaluation;
 
 namespace {
 
-nlohmann::ordered_json details_of(const evaluation::Example& example, const evaluation::ChoiceScore& word) {
+nlohmann::ordered_json lambada_details(const evaluation::Example& example,
+                                       const evaluation::ChoiceScore& word) {
     return {{"word", example.choices[0]},
             {"correct", word.is_first},
             {"score", word.log_probability},
@@ -33,14 +34,14 @@ std::string text_of(const evaluation::LastWordScore& score) {
     return out;
 }
 
-int run(const DataSetOptions& options) {
+int run_lambada(const DataSetOptions& options) {
     evaluation::LastWordScore score;
     return run_data_set(options, {.read = evaluation::read_last_word,
                                   .read_plain = evaluation::read_plain_last_word,
                                   .add =
                                       [&](const auto& example, auto choices) {
                                           score.add(choices[0]);
-                                          return details_of(example, choices[0]);
+                                          return lambada_details(example, choices[0]);
                                       },
                                   .running_value = [&] { return "accuracy " + percent(score.accuracy()); },
                                   .json = [&] { return json_of(score); },
@@ -60,5 +61,5 @@ The last word is what follows the last space. `accuracy` of the last words, all 
 `perplexity` per last word are those of lm-evaluation-harness, task lambada_openai: 32.56 % and 40.06 for
 GPT-2 124M. `accuracy` of the last tokens is the easier task of whoever compares tokens. The GPT-2 paper's
 45.99 % are with a filter for stop words whose list was not published; there is none here.)");
-    return {command, [o] { return run(*o); }};
+    return {command, [o] { return run_lambada(*o); }};
 }

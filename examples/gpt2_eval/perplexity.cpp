@@ -22,7 +22,7 @@ namespace evaluation = gpt2::evaluation;
 
 namespace {
 
-struct Options {
+struct PerplexityOptions {
     ModelOptions model;
     std::filesystem::path text;
     TextOptions windows;
@@ -76,9 +76,9 @@ std::string json_of(const Found& found) {
 }
 
 /// One run over a text, or the rest of one.
-class Run {
+class PerplexityRun {
 public:
-    Run(const Options& options, const ModelSpec& spec)
+    PerplexityRun(const PerplexityOptions& options, const ModelSpec& spec)
         : options_(options), text_(gpt2::MappedFile::open(options.text)),
           pool_(pool_of(options.model.threads)),
           scorer_(spec.load(pool_), {.pool = pool_, .kv_dtype = {}, .profile = {}}),
@@ -146,7 +146,7 @@ private:
                                    : static_cast<double>(s.bytes) / static_cast<double>(text_.text().size());
     }
 
-    const Options& options_;
+    const PerplexityOptions& options_;
     gpt2::MappedFile text_;
     std::shared_ptr<gpt2::ThreadPool> pool_;
     evaluation::Scorer scorer_;
@@ -158,7 +158,7 @@ private:
 } // namespace
 
 Command add_perplexity(CLI::App& app) {
-    const auto o = std::make_shared<Options>();
+    const auto o = std::make_shared<PerplexityOptions>();
     CLI::App* const command = app.add_subcommand("perplexity", "How well a model foresees a text");
     o->model.add_to(*command);
     command->add_option("text", o->text, "A file of text, of any size")->type_name("TEXT")->required();
@@ -182,6 +182,6 @@ Command add_perplexity(CLI::App& app) {
                     throw UsageError("--stop-after is " + std::to_string(*o->stop_after) +
                                      ", expected 1 or more");
                 }
-                return Run(*o, o->model.spec()).run();
+                return PerplexityRun(*o, o->model.spec()).run();
             }};
 }

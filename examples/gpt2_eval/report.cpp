@@ -23,7 +23,7 @@ using gpt2::WeightType;
 
 namespace {
 
-struct Options {
+struct ReportOptions {
     std::vector<std::string> models;
     bool all_formats = false;
     std::filesystem::path text;
@@ -46,7 +46,7 @@ constexpr std::pair<WeightType, std::optional<WeightType>> all_formats[] = {
     {WeightType::int4, WeightType::int4},
 };
 
-std::vector<ModelSpec> specs_of(const Options& options) {
+std::vector<ModelSpec> specs_of(const ReportOptions& options) {
     std::vector<ModelSpec> specs;
     for (const std::string& model : options.models) {
         specs.push_back(ModelSpec::parse(model));
@@ -71,7 +71,7 @@ std::vector<ModelSpec> specs_of(const Options& options) {
     return specs;
 }
 
-void check(const Options& options) {
+void check(const ReportOptions& options) {
     if (options.rounds < 0) {
         throw UsageError("--rounds is " + std::to_string(options.rounds) + ", expected 0 or more");
     }
@@ -98,9 +98,10 @@ std::optional<std::uint64_t> file_bytes(const ModelSpec& spec) {
     return bytes;
 }
 
-class Run {
+class ReportRun {
 public:
-    explicit Run(const Options& options) : options_(options), windows_(options.windows.windows()) {
+    explicit ReportRun(const ReportOptions& options)
+        : options_(options), windows_(options.windows.windows()) {
         check(options);
         const std::vector<ModelSpec> specs = specs_of(options);
         const std::vector<std::string> labels = labels_of(specs);
@@ -178,7 +179,7 @@ private:
                                       : options_.title;
     }
 
-    const Options& options_;
+    const ReportOptions& options_;
     evaluation::WindowOptions windows_;
     Report report_;
 };
@@ -186,7 +187,7 @@ private:
 } // namespace
 
 Command add_report(CLI::App& app) {
-    const auto o = std::make_shared<Options>();
+    const auto o = std::make_shared<ReportOptions>();
     CLI::App* const command =
         app.add_subcommand("report", "Size, memory, speed and quality of models side by side");
     command
@@ -217,5 +218,5 @@ Command add_report(CLI::App& app) {
         ->type_name("FILE");
     command->add_option("--title", o->title, "Of the drawing (default: the first file's name)")
         ->type_name("TEXT");
-    return {command, [o] { return Run(*o).run(); }};
+    return {command, [o] { return ReportRun(*o).run(); }};
 }

@@ -25,7 +25,7 @@ namespace evaluation = gpt2::evaluation;
 
 namespace {
 
-struct Options {
+struct ScoreOptions {
     ModelOptions model;
     std::filesystem::path text;
     TextOptions windows;
@@ -34,7 +34,7 @@ struct Options {
 };
 
 /// The one that is named, or that the name of the output ends in.
-ScoreFormat format_of(const Options& options) {
+ScoreFormat format_of(const ScoreOptions& options) {
     std::string name = options.format;
     if (name.empty() && options.output) {
         const std::string extension = options.output->extension().string();
@@ -61,9 +61,9 @@ private:
     std::string input_;
 };
 
-class Run {
+class ScoreRun {
 public:
-    Run(const Options& options, const ModelSpec& spec)
+    ScoreRun(const ScoreOptions& options, const ModelSpec& spec)
         : name_(options.text == "-" ? "standard input" : options.text.string()), text_(options.text),
           pool_(pool_of(options.model.threads)),
           scorer_(spec.load(pool_), {.pool = pool_, .kv_dtype = {}, .profile = {}}),
@@ -150,7 +150,7 @@ private:
 } // namespace
 
 Command add_score(CLI::App& app) {
-    const auto o = std::make_shared<Options>();
+    const auto o = std::make_shared<ScoreOptions>();
     CLI::App* const command = app.add_subcommand("score", "What a model thinks of each token of a text");
     o->model.add_to(*command);
     command->add_option("text", o->text, "A file of text, of any size, or - for standard input")
@@ -165,5 +165,5 @@ Command add_score(CLI::App& app) {
         ->transform(choice({{"tsv", "tsv"}, {"json", "json"}, {"html", "html"}}, "tsv, json or html"));
     command->add_option("-o,--output", o->output, "Write there (default: standard output)")
         ->type_name("FILE");
-    return {command, [o] { return Run(*o, o->model.spec()).run(o->output); }};
+    return {command, [o] { return ScoreRun(*o, o->model.spec()).run(o->output); }};
 }

@@ -23,7 +23,7 @@ constexpr double bits_per_shade = 2.0;
 /// Boxes in a block, more or less: a browser lays out the blocks that are looked at.
 constexpr std::size_t block_size = 200;
 
-constexpr const char* style = R"(<style>
+constexpr const char* page_style = R"(<style>
 :root{color-scheme:light dark;--paper:#fff;--ink:#1f2328;--muted:#59636e;--rule:#e4e8ec;--shade:200,64,26}
 @media screen and (prefers-color-scheme:dark){
 :root{--paper:#0d1117;--ink:#e6edf3;--muted:#9198a1;--rule:#272d36;--shade:255,138,98}}
@@ -79,7 +79,7 @@ public:
         const std::string model = html(gpt2::to_valid_utf8(heading.model));
         out_ = "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>" +
-               text + ", scored by " + model + "</title>\n" + style + "</head>\n<body>\n<header>\n<h1>" +
+               text + ", scored by " + model + "</title>\n" + page_style + "</head>\n<body>\n<header>\n<h1>" +
                text + "</h1>\n<p>Scored by " + model + ". Point at a token for its numbers.</p>\n" +
                legend() + "</header>\n<main lang=\"\" dir=\"auto\"><div>";
     }

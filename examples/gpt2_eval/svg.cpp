@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr std::string_view style =
+constexpr std::string_view drawing_style =
     R"(<style>text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:12px})"
     R"(.title{font-size:15px;font-weight:600}.strong{font-weight:600}.grid,.axis{stroke-width:1})"
     R"(.limit{fill:none;stroke-width:1.2;stroke-dasharray:3 4}.range{stroke-width:1.5;opacity:.55})"
@@ -52,7 +52,7 @@ Drawing::Drawing(double width, double height, std::string_view title, std::strin
     body_ = "<svg xmlns=\"http://www.w3.org/2000/svg\"" + attribute("width", width) +
             attribute("height", height) +
             format(" viewBox=\"0 0 %.0f %.0f\" role=\"img\">\n <title>", width, height) + xml(title) +
-            "</title>\n " + std::string(style) + '\n';
+            "</title>\n " + std::string(drawing_style) + '\n';
     rectangle(0, 0, width, height, "paper");
     text(16, 26, title, "title");
     text(16, 44, subtitle, "muted");

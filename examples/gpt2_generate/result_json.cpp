@@ -5,12 +5,12 @@
 
 namespace {
 
-using Json = nlohmann::ordered_json;
+using OrderedJson = nlohmann::ordered_json;
 
-Json json_of(const std::vector<std::vector<gpt2::TokenLogprob>>& places) {
-    Json list = Json::array();
+OrderedJson json_of(const std::vector<std::vector<gpt2::TokenLogprob>>& places) {
+    OrderedJson list = OrderedJson::array();
     for (const auto& place : places) {
-        Json& tokens = list.emplace_back(Json::array());
+        OrderedJson& tokens = list.emplace_back(OrderedJson::array());
         for (const gpt2::TokenLogprob& token : place) {
             tokens.push_back({{"id", token.id}, {"logprob", token.logprob}});
         }
@@ -20,7 +20,7 @@ Json json_of(const std::vector<std::vector<gpt2::TokenLogprob>>& places) {
 
 } // namespace
 
-void add_result(Json& line, const gpt2::GenerationResult& result, std::string_view finish_reason,
+void add_result(OrderedJson& line, const gpt2::GenerationResult& result, std::string_view finish_reason,
                 std::size_t prompt_tokens, std::uint64_t sample) {
     line["text"] = result.text;
     line["finish_reason"] = finish_reason;
@@ -50,6 +50,6 @@ void add_result(Json& line, const gpt2::GenerationResult& result, std::string_vi
     }
 }
 
-std::string to_line(const Json& line) {
+std::string to_line(const OrderedJson& line) {
     return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
