@@ -31,7 +31,8 @@ function(gpt2_has_pytest variable)
 endfunction()
 
 # gpt2_add_pytest(<name> <file or folder> [TIMEOUT <seconds>] [LABELS <label>...] [ENVIRONMENT <variable>=<value>...]):
-# a test that runs pytest from the root of the project. Without TIMEOUT it has that of the other tests.
+# a test with the label `python`, which runs pytest from the root of the project. Without TIMEOUT it has that of the
+# other tests.
 function(gpt2_add_pytest name tests)
     cmake_parse_arguments(PARSE_ARGV 2 arg "" "TIMEOUT" "LABELS;ENVIRONMENT")
     set(command "${GPT2_PYTHON}" -B -m pytest -q -p no:cacheprovider "${tests}")
@@ -42,8 +43,5 @@ function(gpt2_add_pytest name tests)
         set(arg_TIMEOUT "${GPT2_TEST_TIMEOUT}")
     endif()
     add_test(NAME "${name}" COMMAND ${command} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
-    set_tests_properties("${name}" PROPERTIES TIMEOUT "${arg_TIMEOUT}")
-    if(arg_LABELS)
-        set_tests_properties("${name}" PROPERTIES LABELS "${arg_LABELS}")
-    endif()
+    set_tests_properties("${name}" PROPERTIES TIMEOUT "${arg_TIMEOUT}" LABELS "python;${arg_LABELS}")
 endfunction()
