@@ -399,6 +399,7 @@ TEST_CASE("generated text depends on the seed and the sample alone") {
     changed.seed.reset();
     const auto fresh = Session(loaded_novella(), with(2)).generate(prompt, changed);
     REQUIRE(fresh.seed);
+    CHECK(fresh.seed != expected.seed);
     changed.seed = fresh.seed;
     CHECK(same(Session(loaded_novella(), with(3)).generate(prompt, changed), fresh));
     changed.seed.reset();

@@ -45,7 +45,7 @@ template <> struct Accumulators<0> {
     GPT2_INLINE void write(float*) const {}
 };
 
-/// Count inputs, of @p weights and @p x.
+/// The multiply-adds of @p count inputs.
 template <class Weight, std::size_t Rows>
 GPT2_INLINE void step_inputs(Accumulators<Rows>& sums, const Weight* weights, const float* x,
                              std::size_t count) {
